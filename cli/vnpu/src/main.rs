@@ -1,0 +1,2 @@
+//! vnpu.
+fn main() {}

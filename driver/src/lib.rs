@@ -1,0 +1,11 @@
+//! The pure domain of vnpu-dra: what accelerators are, what a node publishes of them, what a claim may have
+//! and how it is prepared. No I/O, no clock, no Kubernetes client: the binaries are thin shells around this.
+#![forbid(unsafe_code)]
+
+pub mod hardware;
+pub mod id;
+pub mod quantity;
+pub mod share;
+
+/// The DRA driver's name: `spec.driver` of our slices, `driver` of our results and opaque configuration.
+pub const DRIVER_NAME: &str = "vnpu.dev";

@@ -1,0 +1,2 @@
+//! vnpu-kubelet-plugin.
+fn main() {}
