@@ -1,1 +1,10 @@
-//! Placeholder; see docs.
+//! The node's half of the quota: creates, fills, reaps, reads and removes the shared regions that the
+//! interposer works on. Synchronous and thread-safe; it decides nothing about pods and talks to no API.
+
+mod agent;
+mod error;
+mod report;
+
+pub use agent::Agent;
+pub use error::AgentError;
+pub use report::{Attached, ChipUsage, ClaimRegions, ClaimUsage, LedgerCheck, ReapReport};

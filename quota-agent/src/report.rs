@@ -1,0 +1,92 @@
+//! What the agent tells about regions: where they are, what is used, who is attached.
+
+use std::path::PathBuf;
+
+use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_driver::quantity::Bytes;
+
+/// Where the regions of one claim are on the host, for the CDI file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRegions {
+    /// The claim's limits; mounted read-only at `/run/vnpu/claims/<uid>/quota`.
+    pub quota: PathBuf,
+    /// The claim's ledger; mounted writable at `/run/vnpu/claims/<uid>/usage`.
+    pub usage: PathBuf,
+    /// One region per chip, shared by the claims on it; mounted writable at `/run/vnpu/devices/<uuid>`.
+    /// In the order of the claim's shares.
+    pub devices: Vec<(DeviceUuid, PathBuf)>,
+}
+
+/// Use of one chip by one claim, as the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChipUsage {
+    /// Which chip.
+    pub uuid: DeviceUuid,
+    /// The number in the device node's name.
+    pub phys_id: u32,
+    /// The effective memory quota.
+    pub quota: Bytes,
+    /// Bytes of successful allocations.
+    pub used: Bytes,
+    /// Bytes of allocations that are being made at this moment.
+    pub reserved: Bytes,
+    /// Bytes of runtime overhead that the agent put on processes.
+    pub overhead: Bytes,
+    /// Allocations refused because of the quota, since the region was made.
+    pub denied: u64,
+    /// Frees of pointers that the ledger did not know, since the region was made.
+    pub unknown_frees: u64,
+}
+
+/// Use of one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUsage {
+    /// Whose.
+    pub claim: ClaimUid,
+    /// One entry per chip, in the order of the claim's shares.
+    pub chips: Vec<ChipUsage>,
+    /// Slots whose process lives.
+    pub live_slots: u32,
+    /// All slots of the region.
+    pub slot_count: u32,
+}
+
+/// What a pass over dead processes' slots did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReapReport {
+    /// Slots given back.
+    pub reaped: u32,
+    /// Slots of living processes.
+    pub live: u32,
+    /// Bytes given back, over all chips.
+    pub bytes: Bytes,
+    /// Claims whose regions could not be read, with the reason in words.
+    pub unreadable: Vec<(ClaimUid, String)>,
+}
+
+/// Whether a process of the claim is held by the interposer (the `Attached` condition).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// No process has attached; nothing says that one should have.
+    Unknown,
+    /// At least one living process has a slot.
+    True,
+}
+
+/// The ledger of one chip beside the vendor library's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LedgerCheck {
+    /// Bytes that the ledgers of all claims on the chip add up to.
+    pub ledger: Bytes,
+    /// Bytes that the vendor library adds up to over the chip's processes.
+    pub vendor: Bytes,
+    /// Processes that the vendor library sees on the chip.
+    pub vendor_processes: u32,
+}
+
+impl LedgerCheck {
+    /// Bytes that the vendor library sees beyond the ledger: overhead of contexts and modules, or a bypass.
+    pub fn unaccounted(&self) -> Bytes {
+        Bytes(self.vendor.0.saturating_sub(self.ledger.0))
+    }
+}
