@@ -1,0 +1,186 @@
+//! A simulated machine as its YAML file describes it: cards, dies and the faults to play. Plain data, no state.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole machine: the content of the configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Machine {
+    /// What `dcmi_get_driver_version` says.
+    #[serde(default = "default_driver_version")]
+    pub driver_version: String,
+    /// What `dcmi_get_multi_die_policy` says.
+    #[serde(default)]
+    pub multi_die_policy: MultiDiePolicy,
+    /// What `dcmi_get_device_info` (main 12, sub 1) says; without it the call is not supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_pod: Option<SuperPod>,
+    /// Bytes that a process takes on a device by opening it (its context), 0 by default.
+    #[serde(default)]
+    pub context_bytes: u64,
+    /// The cards. On 910C a card is a module with two dies.
+    pub cards: Vec<Card>,
+    /// Calls that fail or hang.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+/// Whether both dies of a module must be given out together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MultiDiePolicy {
+    /// Value 0.
+    Union,
+    /// Value 1.
+    #[default]
+    Independent,
+    /// The call fails as on hardware or drivers that do not know it.
+    Unsupported,
+}
+
+/// What the super-pod query answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SuperPod {
+    /// Super-pod's number.
+    pub id: u32,
+    /// Number of this server in it.
+    #[serde(default)]
+    pub server: u32,
+    /// How many devices the super-pod has.
+    #[serde(default)]
+    pub scale: u32,
+}
+
+/// One card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Card {
+    /// DCMI card id.
+    pub id: i32,
+    /// DCMI board id; 0xb0.. on 910C.
+    pub board_id: u32,
+    /// DCMI main board id.
+    #[serde(default)]
+    pub mainboard_id: u32,
+    /// `chip_name` of the chip information, such as `910C` or `910B3`.
+    pub chip_name: String,
+    /// `npu_name` of the chip information.
+    #[serde(default)]
+    pub npu_name: String,
+    /// What `dcmi_get_product_type` says.
+    #[serde(default)]
+    pub product_type: String,
+    /// The dies that answer.
+    pub dies: Vec<Die>,
+}
+
+/// One die.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Die {
+    /// DCMI device id inside the card.
+    pub id: i32,
+    /// Number of the device node.
+    pub phys_id: u32,
+    /// HBM size in MiB.
+    pub memory_mib: u64,
+    /// The VDie id.
+    pub vdie: [u32; 5],
+    /// PCI address, `0000:81:00.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<String>,
+    /// What `dcmi_get_device_health` says: 0 is healthy.
+    #[serde(default)]
+    pub health: u32,
+    /// What `dcmi_get_device_errorcode_v2` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub error_codes: Vec<u32>,
+    /// What the utilisation call says, percent.
+    #[serde(default)]
+    pub utilization: u32,
+}
+
+/// One call that misbehaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// Name of the C function.
+    pub function: String,
+    /// On this card only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<i32>,
+    /// On this device id only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<i32>,
+    /// Return this code.
+    #[serde(default)]
+    pub error: i32,
+    /// Do not return while the fault stands in the file.
+    #[serde(default)]
+    pub hang: bool,
+}
+
+impl Fault {
+    /// Whether the fault is for this call.
+    pub fn hits(&self, function: &str, card: Option<i32>, device: Option<i32>) -> bool {
+        self.function == function
+            && self.card.is_none_or(|wanted| card == Some(wanted))
+            && self.device.is_none_or(|wanted| device == Some(wanted))
+    }
+}
+
+fn default_driver_version() -> String {
+    "25.5.0".to_owned()
+}
+
+impl Machine {
+    /// `modules` 910C modules of two dies, `memory_mib` each; die ids and PCI addresses made from the numbers.
+    pub fn ascend_910c(modules: u32, memory_mib: u64) -> Self {
+        Self::of("910C", 0xb0, 2, modules, memory_mib)
+    }
+
+    /// `cards` 910B cards of one die, `memory_mib` each.
+    pub fn ascend_910b(cards: u32, memory_mib: u64) -> Self {
+        Self::of("910B3", 0x33, 1, cards, memory_mib)
+    }
+
+    fn of(chip: &str, board_id: u32, dies: u32, cards: u32, memory_mib: u64) -> Self {
+        let cards = (0..cards)
+            .map(|card| Card {
+                id: card as i32,
+                board_id,
+                mainboard_id: 0,
+                chip_name: chip.to_owned(),
+                npu_name: String::new(),
+                product_type: String::new(),
+                dies: (0..dies)
+                    .map(|die| Die {
+                        id: die as i32,
+                        phys_id: card * dies + die,
+                        memory_mib,
+                        vdie: [0x5741_0000 | card, die, 0x1DE0_0000 + card * dies + die, 0x6B20_0000, 0x0103_0003],
+                        // Two dies of a module sit behind neighbouring buses of one root, as on an A3 server.
+                        pci: Some(format!("{:04x}:{:02x}:00.0", card / 32, 0x41 + (card % 32) * 2 + die)),
+                        health: 0,
+                        error_codes: Vec::new(),
+                        utilization: 0,
+                    })
+                    .collect(),
+            })
+            .collect();
+        Self {
+            driver_version: default_driver_version(),
+            multi_die_policy: MultiDiePolicy::Independent,
+            super_pod: None,
+            context_bytes: 0,
+            cards,
+            faults: Vec::new(),
+        }
+    }
+
+    /// All dies with their cards, in the order of the file.
+    pub fn dies(&self) -> impl Iterator<Item = (&Card, &Die)> {
+        self.cards.iter().flat_map(|card| card.dies.iter().map(move |die| (card, die)))
+    }
+}
