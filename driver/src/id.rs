@@ -131,6 +131,15 @@ text_id!(
     |s| s.len() <= 253 && s.split('/').all(is_dns_subdomain)
 );
 
+text_id!(
+    /// The name of a claim's request (or of one alternative of it): a DNS label. It becomes part of a CDI
+    /// device name.
+    RequestName,
+    "request name",
+    "it must be a DNS label: lower-case letters, digits and '-', at most 63 characters",
+    is_dns_label
+);
+
 impl PoolName {
     /// The pool of one vendor's devices on one node.
     pub fn of(node: &NodeName, vendor: crate::hardware::Vendor) -> Result<Self, InvalidId> {

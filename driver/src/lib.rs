@@ -2,10 +2,21 @@
 //! and how it is prepared. No I/O, no clock, no Kubernetes client: the binaries are thin shells around this.
 #![forbid(unsafe_code)]
 
+pub mod attributes;
+pub mod claim;
+pub mod conditions;
 pub mod hardware;
 pub mod id;
+pub mod order;
+pub mod planner;
+pub mod prepare;
 pub mod quantity;
+pub mod record;
 pub mod share;
+pub mod share_policy;
+pub mod slices;
+pub mod straddle;
+pub mod time;
 
 /// The DRA driver's name: `spec.driver` of our slices, `driver` of our results and opaque configuration.
 pub const DRIVER_NAME: &str = "vnpu.dev";
