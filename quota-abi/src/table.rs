@@ -1,0 +1,101 @@
+//! The two function tables between the interposer's front end (`libvnpu.so`) and its back end
+//! (`libvnpu_core.so`). Both are `repr(C)` and carry a version and a size; tables only ever grow at the end.
+
+use core::ffi::{c_char, c_void};
+
+/// Version of both tables. A back end of another version is not used.
+pub const TABLE_VERSION: u32 = 1;
+
+/// The back end's only exported function, with the terminating zero.
+pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
+
+/// Type of [`CORE_ENTRY`]: hands over the front end's table (valid for ever) and gets the back end's (valid
+/// for ever, or null when it refuses).
+pub type CoreEntry = unsafe extern "C" fn(front: *const FrontTable) -> *const CoreTable;
+
+/// What the back end may ask of the front end.
+#[derive(Debug)]
+#[repr(C)]
+pub struct FrontTable {
+    /// [`TABLE_VERSION`].
+    pub version: u32,
+    /// `size_of::<FrontTable>()` of the writer.
+    pub size: u32,
+    /// The vendor's own function of that name (zero-terminated), past our hooks; null when there is none.
+    pub resolve: unsafe extern "C" fn(name: *const c_char) -> *mut c_void,
+}
+
+/// What became of a request for memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Not ours to decide: call the vendor's function, settle nothing.
+    Pass = 0,
+    /// Reserved: call the vendor's function, then settle.
+    Granted = 1,
+    /// Refused: answer with the vendor's code for "out of memory".
+    Denied = 2,
+}
+
+impl Verdict {
+    /// From the number that crossed the table; an unknown one passes.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Granted,
+            2 => Self::Denied,
+            _ => Self::Pass,
+        }
+    }
+}
+
+/// One allocation or free on its way; the front end keeps it on the stack and reads nothing of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ticket {
+    /// Pointer or handle of a free.
+    pub key: u64,
+    /// Bytes charged.
+    pub bytes: u64,
+    /// Which incarnation of the process made it; another one (after a fork) settles nothing.
+    pub incarnation: u64,
+    /// Index of the claim in this process.
+    pub claim: u32,
+    /// Index of the chip in the claim.
+    pub device: u32,
+}
+
+/// What a key is: numbers of different kinds may be equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum KeyKind {
+    /// A device address.
+    Address = 0,
+    /// A handle of physical memory.
+    Handle = 1,
+}
+
+/// The device that the calling thread has current.
+pub const CURRENT_DEVICE: i32 = -1;
+
+/// What the front end asks of the back end.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CoreTable {
+    /// [`TABLE_VERSION`].
+    pub version: u32,
+    /// `size_of::<CoreTable>()` of the writer.
+    pub size: u32,
+    /// Attaches the process to its claims if it is not.
+    pub attach: unsafe extern "C" fn(),
+    /// Reserves `size` bytes, rounded for `policy`, on `device` ([`CURRENT_DEVICE`] or the caller's number);
+    /// fills `ticket` when granted. Returns a [`Verdict`].
+    pub reserve: unsafe extern "C" fn(size: u64, policy: u32, device: i32, ticket: *mut Ticket) -> u32,
+    /// Ends a granted reservation: `ok` not 0 remembers `key` of [`KeyKind`] `kind`, 0 drops it.
+    pub settle: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, key: u64, ok: u32),
+    /// Forgets `key` before the vendor frees it; fills `ticket`. Returns whether it was known.
+    pub forget: unsafe extern "C" fn(kind: u32, key: u64, ticket: *mut Ticket) -> u32,
+    /// Ends a free: `ok` not 0 gives the bytes back, 0 remembers the key again.
+    pub forgotten: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, ok: u32),
+    /// Free and total bytes of the current device as the quota has them. Returns whether they were written.
+    pub memory_info: unsafe extern "C" fn(free: *mut usize, total: *mut usize) -> u32,
+}

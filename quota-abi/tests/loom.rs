@@ -1,0 +1,150 @@
+//! Model checking of the protocols: every interleaving of two or three threads that loom can find. Run with
+//! `RUSTFLAGS="--cfg loom" cargo test -p vnpu-quota-abi --release --test loom`.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+use vnpu_quota_abi::ledger::{self, Request};
+use vnpu_quota_abi::quota::{QuotaEntry, QuotaValues, UUID_SIZE};
+use vnpu_quota_abi::slot::{self, SlotCell, SlotHead, SlotTable};
+
+struct Table {
+    high_water: AtomicUsize,
+    slots: Vec<(SlotHead, SlotCell)>,
+}
+
+impl Table {
+    fn new(slots: usize) -> Arc<Self> {
+        Arc::new(Self {
+            high_water: AtomicUsize::new(0),
+            slots: (0..slots).map(|_| (SlotHead::new(), SlotCell::new())).collect(),
+        })
+    }
+
+    fn committed(&self, slot: usize) -> u64 {
+        self.slots[slot].1.committed.load(Ordering::SeqCst)
+    }
+
+    fn reserved(&self, slot: usize) -> u64 {
+        self.slots[slot].1.reserved.load(Ordering::SeqCst)
+    }
+}
+
+impl SlotTable for Table {
+    fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+    fn devices(&self) -> usize {
+        1
+    }
+    fn high_water(&self) -> usize {
+        self.high_water.load(Ordering::SeqCst)
+    }
+    fn raise_high_water(&self, slots: usize) {
+        self.high_water.fetch_max(slots, Ordering::SeqCst);
+    }
+    fn head(&self, slot: usize) -> Option<&SlotHead> {
+        self.slots.get(slot).map(|s| &s.0)
+    }
+    fn cell(&self, slot: usize, _device: usize) -> Option<&SlotCell> {
+        self.slots.get(slot).map(|s| &s.1)
+    }
+}
+
+fn reserve(table: &Table, slot: usize, bytes: u64, quota: u64) -> bool {
+    let request = Request { slot, device: 0, bytes, quota, charge_overhead: true };
+    ledger::reserve(table, &request, |_| thread::yield_now()).is_ok()
+}
+
+#[test]
+fn two_racing_reservations_never_exceed_the_quota() {
+    loom::model(|| {
+        let table = Table::new(2);
+        assert!(slot::claim(&*table, 0, 10, 0) && slot::claim(&*table, 1, 11, 0));
+        let threads: Vec<_> = (0..2)
+            .map(|slot| {
+                let table = Arc::clone(&table);
+                thread::spawn(move || {
+                    if reserve(&table, slot, 2, 3) {
+                        ledger::commit(&table.slots[slot].1, 2);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert!(table.committed(0) + table.committed(1) <= 3);
+        assert_eq!(table.reserved(0) + table.reserved(1), 0);
+    });
+}
+
+#[test]
+fn a_sum_never_misses_bytes_that_are_moving_to_committed() {
+    loom::model(|| {
+        let table = Table::new(1);
+        assert!(slot::claim(&*table, 0, 10, 0));
+        assert!(reserve(&table, 0, 2, 3));
+        let mover = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || ledger::commit(&table.slots[0].1, 2))
+        };
+        assert!(ledger::sum(&*table, 0).used(false) >= 2);
+        mover.join().unwrap();
+        assert_eq!(ledger::sum(&*table, 0).used(false), 2);
+    });
+}
+
+#[test]
+fn reaping_a_dead_owner_never_takes_the_next_owners_bytes() {
+    loom::model(|| {
+        let table = Table::new(1);
+        assert!(slot::claim(&*table, 0, 10, 0));
+        table.slots[0].1.committed.store(5, Ordering::SeqCst);
+        let reapers: Vec<_> = (0..2)
+            .map(|_| {
+                let table = Arc::clone(&table);
+                thread::spawn(move || {
+                    if slot::begin_reap(&*table, 0, 10) { slot::finish_reap(&*table, 0) } else { 0 }
+                })
+            })
+            .collect();
+        let claimed = slot::claim(&*table, 0, 11, 0);
+        if claimed {
+            table.slots[0].1.committed.fetch_add(7, Ordering::SeqCst);
+        }
+        let reaped: u64 = reapers.into_iter().map(|t| t.join().unwrap()).sum();
+        assert_eq!(reaped, 5, "exactly one reaper gives the dead owner's bytes back");
+        assert_eq!(table.committed(0), if claimed { 7 } else { 0 });
+    });
+}
+
+#[test]
+fn a_reader_of_a_quota_never_sees_half_a_change() {
+    let values = |n: u32| QuotaValues {
+        uuid: [0; UUID_SIZE],
+        phys_id: n,
+        minor: n,
+        entry: 0,
+        mode: 0,
+        priority: 0,
+        flags: n,
+        share_milli: n,
+        memory: u64::from(n),
+    };
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(move || {
+        let entry = Arc::new(QuotaEntry::new());
+        let writer = {
+            let entry = Arc::clone(&entry);
+            thread::spawn(move || entry.write(&values(1)))
+        };
+        if let Some(seen) = entry.try_read() {
+            assert!(seen == values(0) || seen == values(1), "{seen:?}");
+        }
+        writer.join().unwrap();
+        assert_eq!(entry.read(), Some(values(1)));
+    });
+}
