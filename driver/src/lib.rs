@@ -5,6 +5,7 @@
 pub mod attributes;
 pub mod claim;
 pub mod conditions;
+pub mod degrade;
 pub mod hardware;
 pub mod id;
 pub mod order;

@@ -125,6 +125,16 @@ impl Quantity {
     }
 }
 
+impl fmt::Display for Quantity {
+    /// One spelling per value, which the API reads as the same value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.whole() {
+            Some(whole) => whole.fmt(f),
+            None => write!(f, "{}n", self.0),
+        }
+    }
+}
+
 impl From<Bytes> for Quantity {
     fn from(bytes: Bytes) -> Self {
         Self(i128::from(bytes.0) * NANO)

@@ -16,7 +16,7 @@ pub const RECORD_VERSION: u32 = 1;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all_fields = "camelCase")]
+#[serde(tag = "event")]
 pub enum Event {
     /// The log was opened on this boot of the node.
     Boot {

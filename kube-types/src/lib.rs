@@ -1,1 +1,9 @@
-//! Placeholder; see docs.
+//! Between the Kubernetes API's types and the driver's: slices out, claims in, device status out. No I/O and no
+//! decisions beyond what the API's own rules ask for.
+#![forbid(unsafe_code)]
+
+pub mod claim;
+pub mod compare;
+pub mod slice;
+pub mod status;
+pub mod sync;
