@@ -1,18 +1,31 @@
 //! The agent itself: one runtime directory and every region in it.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::hardware::{Chip, ProcessView};
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::ClaimShares;
 
+use crate::chip::{self, Entries};
+use crate::claim::Claim;
+use crate::layout::{Layout, make_dir, names, remove_dir, remove_file};
+use crate::map::TEMPORARY;
 use crate::{AgentError, Attached, ClaimRegions, ClaimUsage, LedgerCheck, ReapReport};
 
 /// Owner of the regions under one runtime directory: `claims/<uid>/{quota,usage}` and `devices/<uuid>`.
+///
+/// One agent per runtime directory and process: closing any file drops all record locks of a process on it, so
+/// two agents in one process would unlock each other's slots in the middle of reaping.
 #[derive(Debug)]
 pub struct Agent {
-    root: PathBuf,
+    layout: Layout,
+    // Held for every operation on regions: they take microseconds on a tmpfs, and POSIX locks do not exclude
+    // threads of one process from each other.
+    entries: Mutex<Entries>,
 }
 
 impl Agent {
@@ -21,7 +34,28 @@ impl Agent {
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(runtime_dir: impl AsRef<Path>) -> Result<Self, AgentError> {
-        Ok(Self { root: runtime_dir.as_ref().to_path_buf() })
+        let agent = Self {
+            layout: Layout { root: runtime_dir.as_ref().to_path_buf() },
+            entries: Mutex::new(Entries::default()),
+        };
+        for dir in [&agent.layout.root, &agent.layout.claims(), &agent.layout.devices()] {
+            make_dir(dir)?;
+        }
+        let mut entries = agent.lock();
+        for uid in agent.claims()? {
+            match Claim::open(&agent.layout, &uid).and_then(|claim| claim.map(|c| c.chips()).transpose()) {
+                Ok(chips) => {
+                    for (uuid, values) in chips.into_iter().flatten() {
+                        entries.insert(&uuid, values.entry, &uid);
+                    }
+                }
+                // Its next `create` makes it anew; the others must be served meanwhile.
+                Err(error) => tracing::warn!(claim = %uid, %error, "regions are unusable"),
+            }
+        }
+        agent.sweep(&entries)?;
+        drop(entries);
+        Ok(agent)
     }
 
     /// Makes the regions of one claim, or brings existing ones to these shares; processes that are attached
@@ -30,7 +64,39 @@ impl Agent {
     /// # Errors
     /// Unusable shares, regions of the same claim for other chips, a chip with too many claims, I/O.
     pub fn create(&self, shares: &ClaimShares) -> Result<ClaimRegions, AgentError> {
-        Err(AgentError::UnknownClaim(shares.claim.clone()))
+        check_shares(shares)?;
+        let mut entries = self.lock();
+        let generation = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        let existing = match Claim::open(&self.layout, &shares.claim) {
+            Ok(existing) => existing,
+            Err(error @ AgentError::Invalid { .. }) => {
+                tracing::warn!(claim = %shares.claim, %error, "regions are made anew");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(existing) = &existing {
+            let same =
+                existing.chips()?.iter().map(|(uuid, _)| uuid).eq(shares.chips.iter().map(|c| &c.uuid));
+            if !same {
+                return Err(AgentError::Mismatch(shares.claim.clone()));
+            }
+        }
+        let mut numbers = Vec::new();
+        for share in &shares.chips {
+            numbers.push(entries.pick(&share.uuid, &shares.claim)?);
+        }
+        for (share, entry) in shares.chips.iter().zip(&numbers) {
+            chip::write_entry(&self.layout, share, *entry, generation)?;
+            entries.insert(&share.uuid, *entry, &shares.claim);
+        }
+        match existing {
+            Some(existing) => existing.update(shares, &numbers)?,
+            None => Claim::create(&self.layout, shares, &numbers, generation)?,
+        }
+        Ok(self.paths(&shares.claim, shares.chips.iter().map(|c| &c.uuid)))
     }
 
     /// Removes the regions of one claim; a chip's region goes with its last claim. A claim that has none is fine.
@@ -38,7 +104,22 @@ impl Agent {
     /// # Errors
     /// I/O; what was removed stays removed and a retry goes on.
     pub fn remove(&self, claim: &ClaimUid) -> Result<(), AgentError> {
-        Err(AgentError::UnknownClaim(claim.clone()))
+        let mut entries = self.lock();
+        // The directory first: whoever starts in between finds no claim rather than one without its chip.
+        remove_dir(&self.layout.claim(claim))?;
+        while let Some((uuid, entry, last)) = entries.take(claim) {
+            let result = if last {
+                remove_file(&self.layout.device(&uuid)).map(drop)
+            } else {
+                chip::clear_entry(&self.layout, &uuid, entry)
+            };
+            if result.is_err() {
+                // Still its entry, for the retry.
+                entries.insert(&uuid, entry, claim);
+                return result;
+            }
+        }
+        Ok(())
     }
 
     /// The claims that have regions here, sorted.
@@ -46,7 +127,8 @@ impl Agent {
     /// # Errors
     /// The runtime directory cannot be read.
     pub fn claims(&self) -> Result<Vec<ClaimUid>, AgentError> {
-        Err(AgentError::io("list", &self.root, std::io::ErrorKind::Unsupported))
+        let names = names(&self.layout.claims())?;
+        Ok(names.iter().filter_map(|name| ClaimUid::new(name.as_str()).ok()).collect())
     }
 
     /// Where the claim's regions are; `None` when it has none.
@@ -54,7 +136,10 @@ impl Agent {
     /// # Errors
     /// The regions exist and are not readable.
     pub fn regions(&self, claim: &ClaimUid) -> Result<Option<ClaimRegions>, AgentError> {
-        Err(AgentError::UnknownClaim(claim.clone()))
+        let _entries = self.lock();
+        let Some(open) = Claim::open(&self.layout, claim)? else { return Ok(None) };
+        let chips = open.chips()?;
+        Ok(Some(self.paths(claim, chips.iter().map(|(uuid, _)| uuid))))
     }
 
     /// What the claim uses now, by its ledger.
@@ -62,7 +147,8 @@ impl Agent {
     /// # Errors
     /// The claim has no regions, or they are unusable.
     pub fn usage(&self, claim: &ClaimUid) -> Result<ClaimUsage, AgentError> {
-        Err(AgentError::UnknownClaim(claim.clone()))
+        let _entries = self.lock();
+        self.open_claim(claim)?.read()
     }
 
     /// Whether a living process of the claim has a slot.
@@ -70,7 +156,8 @@ impl Agent {
     /// # Errors
     /// The claim has no regions, or they are unusable.
     pub fn attached(&self, claim: &ClaimUid) -> Result<Attached, AgentError> {
-        Err(AgentError::UnknownClaim(claim.clone()))
+        let usage = self.usage(claim)?;
+        Ok(if usage.live_slots > 0 { Attached::True } else { Attached::Unknown })
     }
 
     /// Changes the effective memory quota of one chip in place; attached processes see it at their next
@@ -78,8 +165,13 @@ impl Agent {
     ///
     /// # Errors
     /// The claim has no regions or no share of the chip; I/O.
-    pub fn set_memory(&self, claim: &ClaimUid, chip: &DeviceUuid, _memory: Bytes) -> Result<(), AgentError> {
-        Err(AgentError::UnknownChip { claim: claim.clone(), chip: chip.clone() })
+    pub fn set_memory(&self, claim: &ClaimUid, chip: &DeviceUuid, memory: Bytes) -> Result<(), AgentError> {
+        let _entries = self.lock();
+        if self.open_claim(claim)?.set_memory(chip, memory)? {
+            Ok(())
+        } else {
+            Err(AgentError::UnknownChip { claim: claim.clone(), chip: chip.clone() })
+        }
     }
 
     /// Gives back the slots of dead processes in all claims.
@@ -87,7 +179,20 @@ impl Agent {
     /// # Errors
     /// The runtime directory cannot be read; a single unreadable claim is in the report instead.
     pub fn reap(&self) -> Result<ReapReport, AgentError> {
-        Err(AgentError::io("list", &self.root, std::io::ErrorKind::Unsupported))
+        let mut report = ReapReport::default();
+        for uid in self.claims()? {
+            let _entries = self.lock();
+            let result = match Claim::open(&self.layout, &uid) {
+                Ok(Some(claim)) => claim.reap(&mut report),
+                // Removed since it was listed.
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                report.unreadable.push((uid, error.to_string()));
+            }
+        }
+        Ok(report)
     }
 
     /// Compares the ledgers of all claims on `chip` with the vendor library's numbers.
@@ -95,7 +200,72 @@ impl Agent {
     /// # Errors
     /// The runtime directory or the vendor's numbers cannot be read.
     pub fn check(&self, chip: &Chip, view: &dyn ProcessView) -> Result<LedgerCheck, AgentError> {
-        let _ = (chip, view);
-        Err(AgentError::io("list", &self.root, std::io::ErrorKind::Unsupported))
+        let processes = view.processes(chip).map_err(|e| {
+            AgentError::io(
+                "ask the vendor library about",
+                Path::new(chip.uuid.as_str()),
+                std::io::Error::other(e),
+            )
+        })?;
+        let mut out = LedgerCheck {
+            vendor: Bytes(processes.iter().fold(0, |sum, p| sum.saturating_add(p.bytes.0))),
+            vendor_processes: u32::try_from(processes.len()).unwrap_or(u32::MAX),
+            ..LedgerCheck::default()
+        };
+        let claims = self.lock().claims_on(&chip.uuid);
+        for claim in claims {
+            for usage in self.usage(&claim)?.chips.iter().filter(|u| u.uuid == chip.uuid) {
+                out.ledger.0 = out.ledger.0.saturating_add(usage.used.0);
+            }
+        }
+        Ok(out)
     }
+
+    fn open_claim(&self, claim: &ClaimUid) -> Result<Claim, AgentError> {
+        Claim::open(&self.layout, claim)?.ok_or_else(|| AgentError::UnknownClaim(claim.clone()))
+    }
+
+    fn paths<'a>(&self, claim: &ClaimUid, chips: impl Iterator<Item = &'a DeviceUuid>) -> ClaimRegions {
+        ClaimRegions {
+            quota: self.layout.quota(claim),
+            usage: self.layout.usage(claim),
+            devices: chips.map(|uuid| (uuid.clone(), self.layout.device(uuid))).collect(),
+        }
+    }
+
+    /// Removes what a killed agent left half-made: temporary files, and chips' regions without a claim.
+    fn sweep(&self, entries: &Entries) -> Result<(), AgentError> {
+        let devices = self.layout.devices();
+        for name in names(&devices)? {
+            let used = !name.ends_with(TEMPORARY)
+                && DeviceUuid::new(name.as_str()).is_ok_and(|uuid| entries.serves(&uuid));
+            if !used {
+                remove_file(&devices.join(&name))?;
+            }
+        }
+        for uid in self.claims()? {
+            let dir = self.layout.claim(&uid);
+            for name in names(&dir)?.iter().filter(|name| name.ends_with(TEMPORARY)) {
+                remove_file(&dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // A panic in between leaves files that `create` and `remove` bring right; going on is safe.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_shares(shares: &ClaimShares) -> Result<(), AgentError> {
+    let bad = |problem| Err(AgentError::BadShares { claim: shares.claim.clone(), problem });
+    if shares.chips.is_empty() {
+        return bad("there is no chip");
+    }
+    let distinct: BTreeSet<_> = shares.chips.iter().map(|c| &c.uuid).collect();
+    if distinct.len() != shares.chips.len() {
+        return bad("a chip stands twice");
+    }
+    Ok(())
 }

@@ -2,7 +2,12 @@
 //! interposer works on. Synchronous and thread-safe; it decides nothing about pods and talks to no API.
 
 mod agent;
+mod chip;
+mod claim;
 mod error;
+mod layout;
+mod map;
+mod process;
 mod report;
 
 pub use agent::Agent;
