@@ -68,11 +68,6 @@ pub enum Request {
         /// What `Export` answered.
         key: u64,
     },
-    /// Counts launches on a device.
-    Launch {
-        /// Physical id.
-        phys_id: u32,
-    },
 }
 
 /// A process that has a device open.
@@ -97,8 +92,6 @@ pub struct DieView {
     pub used: u64,
     /// Processes on it.
     pub processes: Vec<ProcessView>,
-    /// Launches since the driver started.
-    pub launches: u64,
     /// Of the machine.
     pub super_pod: Option<SuperPod>,
 }

@@ -1,0 +1,116 @@
+//! A driver's files and device nodes as on a node with the vendor's driver, below roots of one's own.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use standin_protocol::{DRIVER_DIRECTORY, Machine};
+
+/// Where to put what.
+#[derive(Debug, Clone)]
+pub struct LayoutOptions {
+    /// Stands for `/` of a node: the driver's files go below it.
+    pub driver_root: PathBuf,
+    /// Stands for `/dev` of a node.
+    pub dev_root: PathBuf,
+    /// Directory with `libdcmi.so`, `libascendcl.so`, `libacl_rt_impl.so`, `libruntime.so`.
+    pub libraries: PathBuf,
+}
+
+/// Why the layout could not be made.
+#[derive(Debug)]
+pub struct LayoutError(pub String);
+
+impl std::fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LayoutError {}
+
+/// Device nodes that are not of one chip.
+const SHARED_NODES: [&str; 3] = ["davinci_manager", "devmm_svm", "hisi_hdc"];
+
+/// Makes the files, and exactly the device nodes of `machine` (those of vanished dies are removed).
+pub fn lay_out(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutError> {
+    let driver = options.driver_root.join(DRIVER_DIRECTORY);
+    let dcmi = options.driver_root.join("usr/local/dcmi");
+    for directory in [
+        driver.join("lib64/driver"),
+        driver.join("lib64/common"),
+        driver.join("include"),
+        driver.join("tools"),
+        dcmi.clone(),
+        options.driver_root.join("usr/local/bin"),
+        options.driver_root.join("var/queue_schedule"),
+        options.driver_root.join("etc"),
+        options.dev_root.clone(),
+    ] {
+        fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, &e))?;
+    }
+    for (file, directory) in [
+        ("libdcmi.so", dcmi.clone()),
+        ("libascendcl.so", driver.join("lib64/driver")),
+        ("libacl_rt_impl.so", driver.join("lib64/driver")),
+        ("libruntime.so", driver.join("lib64/driver")),
+    ] {
+        let (from, to) = (options.libraries.join(file), directory.join(file));
+        // Through a second name: a process that has the old file mapped must keep its text.
+        let fresh = directory.join(format!(".{file}.new"));
+        fs::copy(&from, &fresh).map_err(|e| failed("copy", &from, &e))?;
+        fs::rename(&fresh, &to).map_err(|e| failed("put in place", &to, &e))?;
+    }
+    let version = format!(
+        "Version={0}\nascendhal_version=7.35.23\npackage_version={0}\nInnerversion=V100R001C23SPC001B000\n",
+        machine.driver_version
+    );
+    write(&driver.join("version.info"), &version)?;
+    write(
+        &options.driver_root.join("etc/ascend_install.info"),
+        "UserName=HwHiAiUser\nUserGroup=HwHiAiUser\nDriver_Install_Type=full\nDriver_Install_Path_Param=/usr/local/Ascend\n",
+    )?;
+    let smi = options.driver_root.join("usr/local/bin/npu-smi");
+    write(&smi, "#!/bin/sh\n# A stand-in: there is no hardware to show.\necho \"npu-smi (stand-in)\"\n")?;
+    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))?;
+    lay_out_nodes(machine, &options.dev_root)
+}
+
+fn lay_out_nodes(machine: &Machine, dev_root: &Path) -> Result<(), LayoutError> {
+    let mut wanted: Vec<String> = SHARED_NODES.iter().map(|name| (*name).to_owned()).collect();
+    wanted.extend(machine.dies().map(|(_, die)| format!("davinci{}", die.phys_id)));
+    let entries = fs::read_dir(dev_root).map_err(|e| failed("list", dev_root, &e))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix("davinci").and_then(|rest| rest.parse::<u32>().ok());
+        if number.is_some() && !wanted.contains(&name) {
+            fs::remove_file(entry.path()).map_err(|e| failed("remove", &entry.path(), &e))?;
+        }
+    }
+    for name in wanted {
+        let path = dev_root.join(name);
+        if fs::symlink_metadata(&path).is_ok_and(|data| data.file_type().is_char_device()) {
+            continue;
+        }
+        // 1:3 is /dev/null's number: a real character device that does nothing.
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 3)).map_err(
+            |e| {
+                LayoutError(format!(
+                    "cannot make the device node {}: {e}; it takes root with CAP_MKNOD on a file system without nodev",
+                    path.display()
+                ))
+            },
+        )?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(|e| failed("chmod", &path, &e))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), LayoutError> {
+    fs::write(path, text).map_err(|e| failed("write", path, &e))
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> LayoutError {
+    LayoutError(format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,146 @@
+//! The socket in front of the state: one thread per connection, one that watches the configuration file.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+use standin_protocol::{Request, read_frame, write_frame};
+
+use crate::machine_file::MachineFile;
+use crate::state::{PeerId, State};
+
+/// How long a change of the file or of a fault may stay unseen.
+const WATCH_PERIOD: Duration = Duration::from_millis(50);
+
+/// A listening driver.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    state: Arc<Mutex<State>>,
+    socket: PathBuf,
+}
+
+impl Server {
+    /// Listens on `socket`; a socket that a dead driver left there is taken over.
+    pub fn bind(socket: &Path, state: State) -> io::Result<Self> {
+        if let Some(directory) = socket.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        match std::fs::remove_file(socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(socket)?;
+        // Any user in any container may use the device, as with the nodes' usual 0666.
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+        Ok(Self { listener, state: Arc::new(Mutex::new(state)), socket: socket.to_owned() })
+    }
+
+    /// The state, for tests that look into the driver.
+    pub fn state(&self) -> Arc<Mutex<State>> {
+        Arc::clone(&self.state)
+    }
+
+    /// Follows the configuration file from a thread of its own.
+    pub fn follow(&self, mut file: MachineFile) {
+        let state = self.state();
+        thread::spawn(move || {
+            loop {
+                match file.changed() {
+                    Ok(Some(machine)) => lock(&state).set_machine(machine),
+                    Ok(None) => {}
+                    Err(error) => eprintln!("standin-device: the machine stays as it was: {error}"),
+                }
+                thread::sleep(WATCH_PERIOD);
+            }
+        });
+    }
+
+    /// Serves for ever; returns only when the socket fails.
+    pub fn serve(&self) -> io::Result<()> {
+        for (id, stream) in (1..).zip(self.listener.incoming()) {
+            let stream = stream?;
+            let state = self.state();
+            thread::spawn(move || serve_one(stream, PeerId(id), &state));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody listens any more; a leftover file would only be taken over by the next driver anyway.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve_one(mut stream: UnixStream, peer: PeerId, state: &Mutex<State>) {
+    let Ok(credentials) = rustix::net::sockopt::socket_peercred(&stream) else { return };
+    lock(state).connect(peer, credentials.pid.as_raw_nonzero().get());
+    // The descriptor may live on in a forked child after the process died, so its death is watched by itself.
+    let process = pidfd_open(credentials.pid, PidfdFlags::empty()).ok();
+    while wait(&stream, process.as_ref(), None) == Event::Readable {
+        let Ok(request) = read_frame::<Request>(&mut stream) else { break };
+        if !wait_out_a_hang(&stream, process.as_ref(), state, &request) {
+            break;
+        }
+        let reply = lock(state).answer(peer, &request);
+        if write_frame(&mut stream, &reply).is_err() {
+            break;
+        }
+    }
+    lock(state).disconnect(peer);
+}
+
+/// Waits while a fault says that the call hangs; false when the caller is gone.
+fn wait_out_a_hang(
+    stream: &UnixStream,
+    process: Option<&rustix::fd::OwnedFd>,
+    state: &Mutex<State>,
+    request: &Request,
+) -> bool {
+    while lock(state).hangs(request) {
+        // A caller that waits for its answer sends nothing: readable means that it closed the socket.
+        match wait(stream, process, Some(WATCH_PERIOD)) {
+            Event::Quiet => {}
+            Event::Readable | Event::Gone => return false,
+        }
+    }
+    true
+}
+
+#[derive(PartialEq, Eq)]
+enum Event {
+    Readable,
+    Gone,
+    Quiet,
+}
+
+fn wait(stream: &UnixStream, process: Option<&rustix::fd::OwnedFd>, at_most: Option<Duration>) -> Event {
+    let timeout = at_most.map(|d| Timespec { tv_sec: 0, tv_nsec: i64::from(d.subsec_nanos()) });
+    loop {
+        let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+        fds.extend(process.map(|process| PollFd::new(process, PollFlags::IN)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return Event::Gone,
+            Ok(0) => return Event::Quiet,
+            Ok(_) => {}
+        }
+        // What a dying process still wrote does not matter: nobody reads the answer.
+        if fds.iter().skip(1).any(|fd| !fd.revents().is_empty()) {
+            return Event::Gone;
+        }
+        return Event::Readable;
+    }
+}
