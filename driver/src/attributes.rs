@@ -135,26 +135,32 @@ pub fn semantic_version(vendor: &str) -> String {
     }
     let [major, minor, patch] = numbers;
     let release = format!("{major}.{minor}.{patch}");
-    let pre: Vec<String> = rest
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-        .map(|part| part.trim_matches('-'))
-        .filter(|part| !part.is_empty())
-        .map(without_leading_zeros)
-        .collect();
-    if pre.is_empty() {
-        return release;
+    let mut version = release;
+    let mut separator = '-';
+    let parts = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').map(|p| p.trim_matches('-'));
+    for part in parts.filter(|part| !part.is_empty()) {
+        // One byte for the separator, and one for the letter that an oversized number gets.
+        let room = MAX_ATTRIBUTE.saturating_sub(version.len() + 2);
+        let part = part.get(..part.len().min(room)).unwrap_or_default().trim_end_matches('-');
+        if part.is_empty() {
+            break;
+        }
+        version.push(separator);
+        version.push_str(&identifier(part));
+        separator = '.';
     }
-    let full = format!("{release}-{}", pre.join("."));
-    // Cutting may leave a separator at the end, or a number that lost nothing but digits: both stay legal.
-    cut(&full).trim_end_matches(['.', '-']).to_owned()
+    version
 }
 
-fn without_leading_zeros(part: &str) -> String {
-    if part.bytes().all(|b| b.is_ascii_digit()) {
-        let number = part.trim_start_matches('0');
-        if number.is_empty() { "0".to_owned() } else { number.to_owned() }
-    } else {
-        part.to_owned()
+/// A part of a pre-release: a number loses its leading zeros, and one that readers with 64-bit integers could
+/// not take becomes text.
+fn identifier(part: &str) -> String {
+    if !part.bytes().all(|b| b.is_ascii_digit()) {
+        return part.to_owned();
+    }
+    match part.parse::<u64>() {
+        Ok(number) => number.to_string(),
+        Err(_) => format!("n{part}"),
     }
 }
 

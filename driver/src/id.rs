@@ -218,3 +218,6 @@ impl From<DeviceName> for String {
         value.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests;

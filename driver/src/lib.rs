@@ -6,6 +6,8 @@ pub mod attributes;
 pub mod claim;
 pub mod conditions;
 pub mod degrade;
+#[cfg(test)]
+mod fixtures;
 pub mod hardware;
 pub mod id;
 pub mod order;

@@ -38,14 +38,9 @@ pub fn module_use(card: u32, dies: &[u32], in_use: &BTreeSet<DeviceName>) -> Mod
 /// Whether the next claim of one whole chip would break a whole module although a half one is free, when the
 /// modules are tried in `order`.
 pub fn breaks_needlessly(order: &[ModuleUse]) -> bool {
-    let first_whole = order.iter().position(|m| *m == ModuleUse::Whole);
-    let last_half = order.iter().rposition(|m| *m == ModuleUse::Half);
-    let first_half = order.iter().position(|m| *m == ModuleUse::Half);
-    match (first_whole, first_half, last_half) {
-        // Any half behind a whole one will be passed over once the halves before it are full.
-        (Some(whole), Some(first), Some(_)) => whole < first,
-        _ => false,
-    }
+    let first = |wanted| order.iter().position(|m| *m == wanted);
+    // Only the first counts: once that half module is full, the question is asked again.
+    matches!((first(ModuleUse::Whole), first(ModuleUse::Half)), (Some(whole), Some(half)) if whole < half)
 }
 
 /// The order for one slice: the published one where it does no harm, otherwise half-used modules first. Cards

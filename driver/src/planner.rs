@@ -70,8 +70,8 @@ pub fn sick_chips(inventory: &Inventory) -> BTreeSet<DeviceName> {
 /// What a chip publishes of its memory: whole GiB, because memory is claimed in steps of 1Gi from 1Gi and the
 /// API refuses a range whose end is not on a step. A chip below 1Gi publishes what it has.
 pub fn published_memory(memory: Bytes) -> Bytes {
-    // Above i64 the API server cannot calculate.
-    let memory = Bytes(memory.0.min(i64::MAX.unsigned_abs()));
+    // The API server calculates with 64-bit signed integers, and a module adds two chips.
+    let memory = Bytes(memory.0.min(1 << 61));
     let floor = memory.floor_gib();
     if floor == Bytes(0) { memory } else { floor }
 }

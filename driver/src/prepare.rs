@@ -40,6 +40,9 @@ pub struct PlannedChip {
     pub cores: Percent,
     /// Whether the result holds the chip alone (nothing below the chip's capacity in any dimension).
     pub whole: bool,
+    /// The chip as discovery saw it at the time of Prepare: if it vanishes, it stays published as this while
+    /// the claim holds it.
+    pub seen: Chip,
 }
 
 /// What one allocation result becomes on this node.
@@ -103,6 +106,22 @@ impl PreparePlan {
     }
 }
 
+impl PreparePlan {
+    /// The chips of the claim in `pool` that `inventory` does not have any more, as they were last seen.
+    pub fn vanished_chips<'a>(
+        &'a self,
+        pool: &'a PoolName,
+        inventory: &'a Inventory,
+    ) -> impl Iterator<Item = &'a Chip> {
+        self.results
+            .iter()
+            .filter(move |r| r.pool == *pool)
+            .flat_map(|r| &r.chips)
+            .map(|c| &c.seen)
+            .filter(|seen| !inventory.chips.iter().any(|c| c.uuid == seen.uuid))
+    }
+}
+
 impl PlannedResult {
     /// The chips of the result as `inventory` sees them now, found by identity.
     ///
@@ -131,6 +150,20 @@ pub enum Refusal {
         found: ClaimUid,
         /// UID that was asked for.
         wanted: ClaimUid,
+    },
+    /// The API server has no such claim.
+    #[error("claim {claim} (UID {wanted}) does not exist any more: recreate the pod")]
+    NotFound {
+        /// `namespace/name`.
+        claim: String,
+        /// UID that was asked for.
+        wanted: ClaimUid,
+    },
+    /// The allocation has no device of this driver.
+    #[error("claim {claim} has no device of vnpu.dev: kubelet should not have asked this driver")]
+    NoDevices {
+        /// `namespace/name`.
+        claim: String,
     },
     /// `status.allocation` is not set.
     #[error("claim {claim} is not allocated: wait for the scheduler, or recreate the pod")]
@@ -247,6 +280,8 @@ impl Refusal {
             | Self::DeviceAbsent { .. }
             | Self::OverCapacity { .. } => true,
             Self::UidMismatch { .. }
+            | Self::NotFound { .. }
+            | Self::NoDevices { .. }
             | Self::BeingDeleted { .. }
             | Self::Released { .. }
             | Self::BadCapacity { .. }
@@ -259,6 +294,8 @@ impl Refusal {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::UidMismatch { .. } => "uid_mismatch",
+            Self::NotFound { .. } => "not_found",
+            Self::NoDevices { .. } => "no_devices",
             Self::NotAllocated { .. } => "not_allocated",
             Self::BeingDeleted { .. } => "being_deleted",
             Self::Released { .. } => "released",
@@ -288,6 +325,9 @@ pub fn plan_prepare<'a>(
     prepared: impl IntoIterator<Item = &'a PreparePlan>,
 ) -> Result<PreparePlan, Refusal> {
     check_claim(claim, wanted)?;
+    if claim.results.is_empty() {
+        return Err(Refusal::NoDevices { claim: claim.display_name() });
+    }
     let mut results = Vec::with_capacity(claim.results.len());
     let mut quotas: BTreeMap<DeviceUuid, Quota<'_>> = BTreeMap::new();
     let mut held = Vec::new();
@@ -467,6 +507,7 @@ fn plan_chip(
         memory,
         cores,
         whole: memory >= total && cores >= Percent::FULL,
+        seen: chip.clone(),
     })
 }
 

@@ -308,3 +308,6 @@ fn optional_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<B
         Some(Written::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
     }
 }
+
+#[cfg(test)]
+mod tests;

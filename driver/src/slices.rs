@@ -58,6 +58,7 @@ impl SliceKey {
         match index / Self::SPAN {
             0 => Some(Self::Counters(n)),
             1 => Some(Self::Modules(n)),
+            // Chips need twice the room: slices of high die numbers come above those of low ones.
             2 | 3 => Some(Self::Chips(index - 2 * Self::SPAN)),
             _ => None,
         }

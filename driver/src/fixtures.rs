@@ -1,0 +1,125 @@
+//! Hardware for tests: a node of dual-die modules, a node of single-die chips, and random ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use crate::hardware::{Chip, Health, Inventory, MultiDiePolicy, PciAddress, Vendor};
+use crate::id::{DeviceName, DeviceUuid, NodeName};
+use crate::order::PublishedOrder;
+use crate::planner::{NodeLabels, PlanInput, plan_pool};
+use crate::quantity::Bytes;
+use crate::slices::PoolPlan;
+
+pub(crate) fn chip(card: u32, die: u32, module: bool, memory: Bytes) -> Chip {
+    Chip {
+        card,
+        die,
+        uuid: DeviceUuid::new(format!("VDIE-{card:04}-{die}")).unwrap(),
+        module: module.then_some(card),
+        model: if module { "910C" } else { "910B" }.to_owned(),
+        product_name: "Stand-in".to_owned(),
+        memory,
+        phys_id: card * 2 + die,
+        pci: Some(PciAddress { domain: 0, bus: u8::try_from(card % 256).unwrap(), device: 0, function: 0 }),
+        numa_node: Some(i64::from(card / 4)),
+        pcie_root: Some(format!("pci0000:{:02x}", card % 256)),
+        health: Health::Healthy,
+    }
+}
+
+pub(crate) fn inventory(chips: Vec<Chip>) -> Inventory {
+    Inventory {
+        vendor: Vendor::Ascend,
+        chips,
+        multi_die_policy: MultiDiePolicy::Independent,
+        driver_version: "25.0.rc1".to_owned(),
+        superpod: None,
+        problems: Vec::new(),
+    }
+}
+
+/// `modules` dual-die modules of twice 64Gi.
+pub(crate) fn dual(modules: u32) -> Inventory {
+    inventory((0..modules).flat_map(|card| [0, 1].map(|die| chip(card, die, true, Bytes::gib(64)))).collect())
+}
+
+/// `cards` single-die chips of 64Gi.
+pub(crate) fn single(cards: u32) -> Inventory {
+    inventory((0..cards).map(|card| chip(card, 0, false, Bytes::gib(64))).collect())
+}
+
+/// Everything but the hardware that a plan depends on.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Around {
+    pub(crate) labels: NodeLabels,
+    pub(crate) in_use: BTreeSet<DeviceName>,
+    pub(crate) vanished: Vec<Chip>,
+    pub(crate) sick: BTreeSet<DeviceName>,
+    pub(crate) order: PublishedOrder,
+}
+
+impl Around {
+    pub(crate) fn plan(&self, inventory: &Inventory) -> PoolPlan {
+        plan_pool(&PlanInput {
+            node: &NodeName::new("node-1").unwrap(),
+            inventory,
+            labels: &self.labels,
+            in_use: &self.in_use,
+            vanished: &self.vanished,
+            sick: &self.sick,
+            order: &self.order,
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn using(names: &[&str]) -> Self {
+        Self { in_use: names.iter().map(|n| n.parse().unwrap()).collect(), ..Self::default() }
+    }
+}
+
+/// Random hardware: up to 64 cards with gaps, missing dies, odd sizes and texts, both kinds mixed.
+pub(crate) fn any_inventory() -> impl Strategy<Value = Inventory> {
+    let card = prop_oneof![8 => 0u32..80, 1 => 0u32..2_000_000];
+    let dies = prop_oneof![
+        4 => Just((true, vec![0, 1])),
+        1 => Just((true, vec![0])),
+        1 => Just((true, vec![1])),
+        1 => Just((true, vec![0, 2])),
+        3 => Just((false, vec![0])),
+        1 => Just((false, vec![0, 1, 2, 3, 4, 40])),
+    ];
+    let memory = prop_oneof![
+        Just(Bytes::gib(64)),
+        Just(Bytes(65_452 << 20)),
+        (0u64..4 << 30).prop_map(Bytes),
+        any::<u64>().prop_map(Bytes)
+    ];
+    let long_uuid = "[A-Za-z0-9][A-Za-z0-9_.-]{40,50}";
+    let entry = (card, dies, memory, "\\PC{0,80}", any::<bool>(), long_uuid, proptest::option::of(-1i64..4));
+    let policy = prop_oneof![4 => Just(MultiDiePolicy::Independent), 1 => Just(MultiDiePolicy::Union)];
+    (proptest::collection::vec(entry, 0..=64), policy, "\\PC{0,80}").prop_map(|(entries, policy, version)| {
+        let mut chips = BTreeMap::new();
+        for (card, (module, dies), memory, text, long, uuid, numa) in entries {
+            if chips.keys().any(|(c, _)| *c == card) {
+                continue;
+            }
+            for die in dies {
+                let mut chip = chip(card % 100, die, module, memory);
+                chip.card = card;
+                chip.module = module.then_some(card);
+                chip.product_name.clone_from(&text);
+                chip.numa_node = numa;
+                let unique = format!("{card}-{die}");
+                let uuid = if long { format!("{uuid}{unique}") } else { unique };
+                chip.uuid = DeviceUuid::new(uuid.chars().take(64).collect::<String>()).unwrap();
+                chips.insert((card, die), chip);
+            }
+        }
+        Inventory {
+            multi_die_policy: policy,
+            driver_version: version,
+            ..inventory(chips.into_values().collect())
+        }
+    })
+}
