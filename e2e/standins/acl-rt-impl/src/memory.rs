@@ -67,7 +67,12 @@ pub unsafe extern "C" fn aclrtMallocWithCfgImpl(to: Out, size: usize, policy: u3
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMallocForTaskSchedulerImpl(to: Out, size: usize, policy: u32, config: Opaque) -> i32 {
+pub unsafe extern "C" fn aclrtMallocForTaskSchedulerImpl(
+    to: Out,
+    size: usize,
+    policy: u32,
+    config: Opaque,
+) -> i32 {
     // SAFETY: same contract. Advise 3 is the task scheduler's memory; the number is of no consequence here.
     unsafe { rtsMalloc(to, size as u64, policy, 3, config) }
 }
@@ -101,8 +106,14 @@ pub unsafe extern "C" fn aclrtMallocPhysicalImpl(
         10.. => 2,
         _ => 1,
     };
-    let driver =
-        DriverProperties { side: 1, device, module: u32::from(APPLICATION), page_type, memory_type: 0, reserve: 0 };
+    let driver = DriverProperties {
+        side: 1,
+        device,
+        module: u32::from(APPLICATION),
+        page_type,
+        memory_type: 0,
+        reserve: 0,
+    };
     // SAFETY: the caller's out-pointer, our properties.
     unsafe { rtMallocPhysical(handle, size, &driver, flags) }
 }
@@ -122,7 +133,12 @@ pub unsafe extern "C" fn aclrtMemGetAllocationGranularityImpl(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemPoolMallocAsyncImpl(to: Out, size: usize, pool: Opaque, stream: Opaque) -> i32 {
+pub unsafe extern "C" fn aclrtMemPoolMallocAsyncImpl(
+    to: Out,
+    size: usize,
+    pool: Opaque,
+    stream: Opaque,
+) -> i32 {
     if to.is_null() || pool.is_null() || stream.is_null() {
         return INVALID_PARAM;
     }

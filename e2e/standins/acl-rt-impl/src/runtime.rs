@@ -57,11 +57,19 @@ unsafe extern "C" {
     pub fn rtMallocHost(to: Out, size: u64, module: u16) -> i32;
     pub fn rtFreeHost(pointer: Opaque) -> i32;
     pub fn rtMemcpy(to: Opaque, room: u64, from: *const c_void, count: u64, kind: u32) -> i32;
-    pub fn rtMemcpyAsync(to: Opaque, room: u64, from: *const c_void, count: u64, kind: u32, stream: Opaque) -> i32;
+    pub fn rtMemcpyAsync(
+        to: Opaque,
+        room: u64,
+        from: *const c_void,
+        count: u64,
+        kind: u32,
+        stream: Opaque,
+    ) -> i32;
     pub fn rtMemset(pointer: Opaque, room: u64, value: u32, count: u64) -> i32;
     pub fn rtMemGetInfoEx(kind: u32, free: *mut usize, total: *mut usize) -> i32;
     pub fn rtGetMemUsageInfo(device: u32, usage: Opaque, length: usize, count: *mut usize) -> i32;
-    pub fn rtMallocPhysical(handle: Out, size: usize, properties: *const DriverProperties, flags: u64) -> i32;
+    pub fn rtMallocPhysical(handle: Out, size: usize, properties: *const DriverProperties, flags: u64)
+    -> i32;
     pub fn rtFreePhysical(handle: Opaque) -> i32;
     pub fn rtReserveMemAddress(to: Out, size: usize, alignment: usize, expected: Opaque, flags: u64) -> i32;
     pub fn rtReleaseMemAddress(pointer: Opaque) -> i32;
@@ -77,10 +85,40 @@ unsafe extern "C" {
     pub fn rtMemPoolMallocAsync(to: Out, size: u64, pool: Opaque, stream: Opaque) -> i32;
     pub fn rtMemPoolFreeAsync(pointer: Opaque, stream: Opaque) -> i32;
 
-    pub fn rtLaunchKernelByFuncHandleV3(function: Opaque, blocks: u32, arguments: Opaque, stream: Opaque, config: Opaque) -> i32;
-    pub fn rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) -> i32;
-    pub fn rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, reserve: Opaque) -> i32;
-    pub fn rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32) -> i32;
+    pub fn rtLaunchKernelByFuncHandleV3(
+        function: Opaque,
+        blocks: u32,
+        arguments: Opaque,
+        stream: Opaque,
+        config: Opaque,
+    ) -> i32;
+    pub fn rtsLaunchKernelWithConfig(
+        function: Opaque,
+        blocks: u32,
+        stream: Opaque,
+        config: Opaque,
+        arguments: Opaque,
+        reserve: Opaque,
+    ) -> i32;
+    pub fn rtsLaunchKernelWithDevArgs(
+        function: Opaque,
+        blocks: u32,
+        stream: Opaque,
+        config: Opaque,
+        arguments: Opaque,
+        size: u32,
+        reserve: Opaque,
+    ) -> i32;
+    pub fn rtsLaunchKernelWithHostArgs(
+        function: Opaque,
+        blocks: u32,
+        stream: Opaque,
+        config: Opaque,
+        arguments: Opaque,
+        size: u32,
+        holders: Opaque,
+        holder_count: u32,
+    ) -> i32;
     pub fn rtStreamBeginCapture(stream: Opaque, mode: u32) -> i32;
     pub fn rtStreamEndCapture(stream: Opaque, model: Out) -> i32;
     pub fn rtStreamGetCaptureInfo(stream: Opaque, status: *mut u32, model: Out) -> i32;

@@ -24,8 +24,14 @@ impl Artefacts {
     }
 }
 
-const PACKAGES: [&str; 6] =
-    ["standin-device", "standin-dcmi", "standin-runtime", "standin-acl-rt-impl", "standin-ascendcl", "acl-demo"];
+const PACKAGES: [&str; 6] = [
+    "standin-device",
+    "standin-dcmi",
+    "standin-runtime",
+    "standin-acl-rt-impl",
+    "standin-ascendcl",
+    "acl-demo",
+];
 const LIBRARIES: [&str; 4] = ["libdcmi.so", "libascendcl.so", "libacl_rt_impl.so", "libruntime.so"];
 const PROGRAMS: [&str; 3] = ["standin-device", "acl-demo", "acl-demo-linked"];
 
@@ -63,7 +69,8 @@ pub fn build(release: bool) -> Result<Artefacts> {
 /// Copies through a second name: a running program keeps its file, and two callers at once do not mix.
 fn place(from: &Path, directory: &Path, name: &str) -> Result<()> {
     let to = directory.join(name);
-    let same = |a: &Path, b: &Path| -> Option<bool> { Some(std::fs::read(a).ok()? == std::fs::read(b).ok()?) };
+    let same =
+        |a: &Path, b: &Path| -> Option<bool> { Some(std::fs::read(a).ok()? == std::fs::read(b).ok()?) };
     if same(from, &to) == Some(true) {
         return Ok(());
     }

@@ -4,7 +4,9 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use standin_protocol::{MultiDiePolicy, Reply, Selector};
 
-use crate::wire::{INNER_ERROR, INVALID_PARAMETER, NOT_SUPPORTED, ask, code, die, put, put_text, set_initialized};
+use crate::wire::{
+    INNER_ERROR, INVALID_PARAMETER, NOT_SUPPORTED, ask, code, die, put, put_text, set_initialized,
+};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn dcmi_init() -> c_int {
@@ -21,7 +23,9 @@ pub unsafe extern "C" fn dcmi_get_dcmi_version(version: *mut c_char, length: c_u
 pub unsafe extern "C" fn dcmi_get_driver_version(version: *mut c_char, length: c_uint) -> c_int {
     code(ask("dcmi_get_driver_version", Selector::Machine).and_then(|reply| match reply {
         // SAFETY: the caller gives `length` bytes.
-        Reply::Machine { driver_version, .. } => unsafe { put_text(version, length as usize, &driver_version) },
+        Reply::Machine { driver_version, .. } => unsafe {
+            put_text(version, length as usize, &driver_version)
+        },
         _ => Err(INNER_ERROR),
     }))
 }

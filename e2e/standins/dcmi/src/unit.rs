@@ -4,7 +4,9 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use standin_protocol::Selector;
 
-use crate::structs::{BoardInfo, ChipInfo, DieId, HbmInfo, MemoryInfo, PcieInfo, ProcessMemory, SuperPodInfo};
+use crate::structs::{
+    BoardInfo, ChipInfo, DieId, HbmInfo, MemoryInfo, PcieInfo, ProcessMemory, SuperPodInfo,
+};
 use crate::wire::{INVALID_PARAMETER, NOT_SUPPORTED, code, die, field, put, put_text};
 
 /// `MAX_PROC_NUM` of the vendor's users: the room that callers give for processes.
@@ -18,7 +20,11 @@ pub unsafe extern "C" fn dcmi_get_device_type(card: c_int, device: c_int, kind: 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_chip_info_v2(card: c_int, device: c_int, info: *mut ChipInfo) -> c_int {
+pub unsafe extern "C" fn dcmi_get_device_chip_info_v2(
+    card: c_int,
+    device: c_int,
+    info: *mut ChipInfo,
+) -> c_int {
     let view = die("dcmi_get_device_chip_info_v2", Selector::Die(card, device));
     code(view.and_then(|view| {
         let chip = ChipInfo {
@@ -34,7 +40,11 @@ pub unsafe extern "C" fn dcmi_get_device_chip_info_v2(card: c_int, device: c_int
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_pcie_info_v2(card: c_int, device: c_int, info: *mut PcieInfo) -> c_int {
+pub unsafe extern "C" fn dcmi_get_device_pcie_info_v2(
+    card: c_int,
+    device: c_int,
+    info: *mut PcieInfo,
+) -> c_int {
     let view = die("dcmi_get_device_pcie_info_v2", Selector::Die(card, device));
     code(view.and_then(|view| {
         let text = view.die.pci.ok_or(NOT_SUPPORTED)?;
@@ -104,7 +114,11 @@ pub unsafe extern "C" fn dcmi_get_device_hbm_info(card: c_int, device: c_int, in
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_memory_info_v3(card: c_int, device: c_int, info: *mut MemoryInfo) -> c_int {
+pub unsafe extern "C" fn dcmi_get_device_memory_info_v3(
+    card: c_int,
+    device: c_int,
+    info: *mut MemoryInfo,
+) -> c_int {
     let view = die("dcmi_get_device_memory_info_v3", Selector::Die(card, device));
     code(view.and_then(|view| {
         let used = view.used >> 20;
@@ -190,7 +204,12 @@ pub unsafe extern "C" fn dcmi_get_device_info(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_die_v2(card: c_int, device: c_int, kind: c_int, id: *mut DieId) -> c_int {
+pub unsafe extern "C" fn dcmi_get_device_die_v2(
+    card: c_int,
+    device: c_int,
+    kind: c_int,
+    id: *mut DieId,
+) -> c_int {
     let view = die("dcmi_get_device_die_v2", Selector::Die(card, device));
     code(view.and_then(|view| {
         let soc_die = match kind {
@@ -227,10 +246,15 @@ pub unsafe extern "C" fn dcmi_get_device_resource_info(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_board_info(card: c_int, device: c_int, info: *mut BoardInfo) -> c_int {
+pub unsafe extern "C" fn dcmi_get_device_board_info(
+    card: c_int,
+    device: c_int,
+    info: *mut BoardInfo,
+) -> c_int {
     let view = die("dcmi_get_device_board_info", Selector::Die(card, device));
     code(view.and_then(|view| {
-        let board = BoardInfo { board_id: view.card.board_id, pcb_id: 1, bom_id: 1, slot_id: view.card.id as c_uint };
+        let board =
+            BoardInfo { board_id: view.card.board_id, pcb_id: 1, bom_id: 1, slot_id: view.card.id as c_uint };
         // SAFETY: the caller's out-pointer.
         unsafe { put(info, board) }
     }))
@@ -244,7 +268,12 @@ pub unsafe extern "C" fn dcmi_get_mainboard_id(card: c_int, device: c_int, id: *
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_product_type(card: c_int, device: c_int, text: *mut c_char, length: c_int) -> c_int {
+pub unsafe extern "C" fn dcmi_get_product_type(
+    card: c_int,
+    device: c_int,
+    text: *mut c_char,
+    length: c_int,
+) -> c_int {
     let view = die("dcmi_get_product_type", Selector::Die(card, device));
     code(view.and_then(|view| {
         if view.card.product_type.is_empty() {

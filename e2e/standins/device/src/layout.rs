@@ -102,7 +102,8 @@ fn lay_out_nodes(machine: &Machine, dev_root: &Path) -> Result<(), LayoutError> 
                 ))
             },
         )?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(|e| failed("chmod", &path, &e))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+            .map_err(|e| failed("chmod", &path, &e))?;
     }
     Ok(())
 }

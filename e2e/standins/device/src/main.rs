@@ -68,8 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (None, None) => return Err("give --driver-root or --socket".into()),
             };
             let mut file = MachineFile::new(&config);
-            let machine =
-                file.changed()?.ok_or_else(|| format!("{}: cannot be read", config.display()))?;
+            let machine = file.changed()?.ok_or_else(|| format!("{}: cannot be read", config.display()))?;
             let server = Server::bind(&socket, State::new(machine))?;
             server.follow(file);
             println!("ready socket={}", socket.display());

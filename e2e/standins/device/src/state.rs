@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use standin_protocol::{
-    Card, Die, DieView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector,
-};
+use standin_protocol::{Card, Die, DieView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector};
 
 /// DCMI: no such device. The vendor's header calls it `DCMI_ERR_CODE_DEVICE_NOT_EXIST`.
 const DEVICE_NOT_EXIST: i32 = -8008;
 
 /// Where device addresses begin: far from any mapping of the host, so that a stray host access faults.
-const FIRST_ADDRESS: u64 = 0x12_C000_0000_0000;
+const FIRST_ADDRESS: u64 = 0x12C0_0000_0000;
 
 /// Addresses are never used twice and never touch; the gap catches arithmetic past an allocation's end.
 const GAP: u64 = 2 << 20;

@@ -159,7 +159,13 @@ impl Machine {
                         id: die as i32,
                         phys_id: card * dies + die,
                         memory_mib,
-                        vdie: [0x5741_0000 | card, die, 0x1DE0_0000 + card * dies + die, 0x6B20_0000, 0x0103_0003],
+                        vdie: [
+                            0x5741_0000 | card,
+                            die,
+                            0x1DE0_0000 + card * dies + die,
+                            0x6B20_0000,
+                            0x0103_0003,
+                        ],
                         // Two dies of a module sit behind neighbouring buses of one root, as on an A3 server.
                         pci: Some(format!("{:04x}:{:02x}:00.0", card / 32, 0x41 + (card % 32) * 2 + die)),
                         health: 0,

@@ -107,7 +107,8 @@ pub unsafe extern "C" fn rtGetDevicePhyIdByIndex(index: u32, phys: *mut u32) -> 
 pub unsafe extern "C" fn rtGetDeviceIndexByPhyId(phys: u32, index: *mut u32) -> i32 {
     let find = || {
         let mut process = process();
-        let logic = (0..).map_while(|id| Some((id, process.phys_of_logic(id).ok()?))).find(|(_, p)| *p == phys);
+        let logic =
+            (0..).map_while(|id| Some((id, process.phys_of_logic(id).ok()?))).find(|(_, p)| *p == phys);
         // SAFETY: the caller's out-pointer.
         unsafe { put(index, logic.ok_or(INVALID_DEVICE)?.0) }
     };

@@ -114,7 +114,11 @@ pub unsafe extern "C" fn rtEventQueryStatus(event: *mut c_void, status: *mut u32
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtEventElapsedTime(milliseconds: *mut f32, from: *mut c_void, to: *mut c_void) -> i32 {
+pub unsafe extern "C" fn rtEventElapsedTime(
+    milliseconds: *mut f32,
+    from: *mut c_void,
+    to: *mut c_void,
+) -> i32 {
     let events = EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
     let both = events.get(&(from as usize)).zip(events.get(&(to as usize)));
     let elapsed = both.map(|(from, to)| to.saturating_duration_since(*from).as_secs_f32() * 1000.0);
@@ -127,7 +131,8 @@ pub unsafe extern "C" fn rtEventGetTimeStamp(stamp: *mut u64, event: *mut c_void
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let start = *START.get_or_init(Instant::now);
     let events = EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let micros = events.get(&(event as usize)).map(|at| at.saturating_duration_since(start).as_micros() as u64);
+    let micros =
+        events.get(&(event as usize)).map(|at| at.saturating_duration_since(start).as_micros() as u64);
     // SAFETY: the caller's out-pointer.
     code(micros.ok_or(PARAM_INVALID).and_then(|micros| unsafe { put(stamp, micros) }))
 }

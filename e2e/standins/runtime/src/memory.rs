@@ -147,7 +147,12 @@ pub unsafe extern "C" fn rtDvppMalloc(to: *mut *mut c_void, size: u64, _module: 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtDvppMallocWithFlag(to: *mut *mut c_void, size: u64, _flag: u32, _module: u16) -> i32 {
+pub unsafe extern "C" fn rtDvppMallocWithFlag(
+    to: *mut *mut c_void,
+    size: u64,
+    _flag: u32,
+    _module: u16,
+) -> i32 {
     // SAFETY: same contract.
     unsafe { allocate(to, size, Pages::HugeFirst) }
 }
@@ -337,7 +342,13 @@ pub unsafe extern "C" fn rtFreeHost(pointer: *mut c_void) -> i32 {
 
 /// Copies: host to host is done; from a device the host gets zeros; the rest touches nothing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtMemcpy(to: *mut c_void, room: u64, from: *const c_void, count: u64, kind: u32) -> i32 {
+pub unsafe extern "C" fn rtMemcpy(
+    to: *mut c_void,
+    room: u64,
+    from: *const c_void,
+    count: u64,
+    kind: u32,
+) -> i32 {
     if to.is_null() || from.is_null() || count > room {
         return PARAM_INVALID;
     }

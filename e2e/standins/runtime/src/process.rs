@@ -51,7 +51,7 @@ impl Process {
             mapped: BTreeMap::new(),
             imported: BTreeMap::new(),
             allocations: BTreeMap::new(),
-            next_reservation: 0x15_0000_0000_0000,
+            next_reservation: 0x1500_0000_0000,
         }
     }
 

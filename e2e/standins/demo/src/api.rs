@@ -1,0 +1,283 @@
+//! The vendor's functions behind one face: ACL or runtime names, every way to allocate.
+
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
+/// Finds a vendor function by name; null when it is not there.
+pub trait Find {
+    /// The function's address.
+    fn find(&self, name: &str) -> *mut c_void;
+}
+
+/// A vendor call that did not return 0.
+pub struct Refused {
+    pub function: &'static str,
+    pub code: i32,
+}
+
+/// Free and all bytes.
+pub struct Memory {
+    pub free: usize,
+    pub total: usize,
+}
+
+/// The functions, by ACL or by runtime names.
+pub struct Api {
+    find: Box<dyn Find>,
+    runtime: bool,
+    device: i32,
+    pool: *mut c_void,
+    stream: *mut c_void,
+}
+
+/// How memory is taken.
+pub const KINDS: [&str; 15] = [
+    "malloc",
+    "align32",
+    "cached",
+    "cfg",
+    "scheduler",
+    "managed",
+    "physical",
+    "pool",
+    "rt",
+    "rt-cached",
+    "rts",
+    "rt-alloc",
+    "rt-managed",
+    "rt-dvpp",
+    "rt-physical",
+];
+
+macro_rules! call {
+    ($api:expr, $name:literal, ($($kind:ty),*), $($value:expr),*) => {{
+        let function = $api.find.find($name);
+        if function.is_null() {
+            Err(Refused { function: concat!($name, " (not there)"), code: -1 })
+        } else {
+            // SAFETY: the address is the vendor's function of that name, whose signature is the one given here.
+            let function: unsafe extern "C" fn($($kind),*) -> i32 = unsafe { std::mem::transmute(function) };
+            // SAFETY: the arguments live over the call and are of the types that the function takes.
+            match unsafe { function($($value),*) } {
+                0 => Ok(()),
+                code => Err(Refused { function: $name, code }),
+            }
+        }
+    }};
+}
+
+type Out = *mut *mut c_void;
+
+impl Api {
+    pub fn new(find: Box<dyn Find>, runtime: bool) -> Self {
+        Self { find, runtime, device: 0, pool: null_mut(), stream: null_mut() }
+    }
+
+    pub fn init(&self) -> Result<(), Refused> {
+        if self.runtime { Ok(()) } else { call!(self, "aclInit", (*const i8), std::ptr::null()) }
+    }
+
+    pub fn device_count(&self) -> Result<i32, Refused> {
+        let mut count = 0i32;
+        if self.runtime {
+            call!(self, "rtGetDeviceCount", (*mut i32), &mut count)?;
+        } else {
+            call!(self, "aclrtGetDeviceCount", (*mut i32), &mut count)?;
+        }
+        Ok(count)
+    }
+
+    pub fn set_device(&mut self, device: i32) -> Result<(), Refused> {
+        self.device = device;
+        if self.runtime {
+            call!(self, "rtSetDevice", (i32), device)
+        } else {
+            call!(self, "aclrtSetDevice", (i32), device)
+        }
+    }
+
+    pub fn phys_id(&self, device: i32) -> Result<i32, Refused> {
+        let mut phys = -1i32;
+        if self.runtime {
+            call!(self, "rtGetDevicePhyIdByIndex", (u32, *mut i32), device as u32, &mut phys)?;
+        } else {
+            let mut logic = -1i32;
+            call!(self, "aclrtGetLogicDevIdByUserDevId", (i32, *mut i32), device, &mut logic)?;
+            call!(self, "aclrtGetPhyDevIdByLogicDevId", (i32, *mut i32), logic, &mut phys)?;
+        }
+        Ok(phys)
+    }
+
+    pub fn memory(&self) -> Result<Memory, Refused> {
+        let mut memory = Memory { free: 0, total: 0 };
+        let (free, total) = (&mut memory.free, &mut memory.total);
+        // 1 is HBM.
+        if self.runtime {
+            call!(self, "rtMemGetInfoEx", (u32, *mut usize, *mut usize), 1, free, total)?;
+        } else {
+            call!(self, "aclrtGetMemInfo", (u32, *mut usize, *mut usize), 1, free, total)?;
+        }
+        Ok(memory)
+    }
+
+    pub fn allocate(&mut self, kind: &str, bytes: usize) -> Result<*mut c_void, Refused> {
+        let mut pointer = null_mut();
+        let to: Out = &mut pointer;
+        let size = bytes as u64;
+        match kind {
+            "malloc" => call!(self, "aclrtMalloc", (Out, usize, u32), to, bytes, 0)?,
+            "align32" => call!(self, "aclrtMallocAlign32", (Out, usize, u32), to, bytes, 0)?,
+            "cached" => call!(self, "aclrtMallocCached", (Out, usize, u32), to, bytes, 0)?,
+            "cfg" => {
+                call!(self, "aclrtMallocWithCfg", (Out, usize, u32, *mut c_void), to, bytes, 0, null_mut())?;
+            }
+            "scheduler" => {
+                call!(
+                    self,
+                    "aclrtMallocForTaskScheduler",
+                    (Out, usize, u32, *mut c_void),
+                    to,
+                    bytes,
+                    0,
+                    null_mut()
+                )?;
+            }
+            "managed" => call!(self, "aclrtMemAllocManaged", (Out, u64, u32), to, size, 0)?,
+            "physical" => {
+                let properties = AclProperties {
+                    // ACL_HBM_MEM_HUGE on a device.
+                    handle_type: 0,
+                    allocation_type: 0,
+                    attribute: 4,
+                    location_id: self.device as u32,
+                    location_type: 1,
+                    reserve: 0,
+                };
+                call!(
+                    self,
+                    "aclrtMallocPhysical",
+                    (Out, usize, *const AclProperties, u64),
+                    to,
+                    bytes,
+                    &properties,
+                    0
+                )?;
+            }
+            "pool" => {
+                if self.pool.is_null() {
+                    call!(
+                        self,
+                        "aclrtMemPoolCreate",
+                        (Out, *const c_void),
+                        &mut self.pool,
+                        std::ptr::null()
+                    )?;
+                    call!(self, "aclrtCreateStream", (Out), &mut self.stream)?;
+                }
+                let (pool, stream) = (self.pool, self.stream);
+                call!(
+                    self,
+                    "aclrtMemPoolMallocAsync",
+                    (Out, usize, *mut c_void, *mut c_void),
+                    to,
+                    bytes,
+                    pool,
+                    stream
+                )?;
+            }
+            "rt" => call!(self, "rtMalloc", (Out, u64, u32, u16), to, size, 0, 33)?,
+            "rt-cached" => call!(self, "rtMallocCached", (Out, u64, u32, u16), to, size, 0, 33)?,
+            "rts" => call!(self, "rtsMalloc", (Out, u64, u32, u32, *mut c_void), to, size, 0, 0, null_mut())?,
+            "rt-alloc" => {
+                call!(self, "rtMemAlloc", (Out, u64, u32, u32, *mut c_void), to, size, 0, 0, null_mut())?;
+            }
+            "rt-managed" => call!(self, "rtMemAllocManaged", (Out, u64, u32, u16), to, size, 0, 33)?,
+            "rt-dvpp" => call!(self, "rtDvppMalloc", (Out, u64, u16), to, size, 33)?,
+            "rt-physical" => {
+                let properties = RtProperties {
+                    side: 1,
+                    device: self.device as u32,
+                    module: 33,
+                    page_type: 1,
+                    memory_type: 0,
+                    reserve: 0,
+                };
+                call!(
+                    self,
+                    "rtMallocPhysical",
+                    (Out, usize, *const RtProperties, u64),
+                    to,
+                    bytes,
+                    &properties,
+                    0
+                )?;
+            }
+            _ => return Err(Refused { function: "unknown kind of allocation", code: -1 }),
+        }
+        Ok(pointer)
+    }
+
+    pub fn free(&self, kind: &str, pointer: *mut c_void) -> Result<(), Refused> {
+        match kind {
+            "physical" => call!(self, "aclrtFreePhysical", (*mut c_void), pointer),
+            "pool" => {
+                call!(self, "aclrtMemPoolFreeAsync", (*mut c_void, *mut c_void), pointer, self.stream)
+            }
+            "rt-physical" => call!(self, "rtFreePhysical", (*mut c_void), pointer),
+            "rt-dvpp" => call!(self, "rtDvppFree", (*mut c_void), pointer),
+            kind if kind.starts_with("rt") => call!(self, "rtFree", (*mut c_void), pointer),
+            _ => call!(self, "aclrtFree", (*mut c_void), pointer),
+        }
+    }
+
+    pub fn launch(&mut self) -> Result<(), Refused> {
+        let nothing = null_mut();
+        if self.stream.is_null() {
+            if self.runtime {
+                call!(self, "rtStreamCreate", (Out, i32), &mut self.stream, 0)?;
+            } else {
+                call!(self, "aclrtCreateStream", (Out), &mut self.stream)?;
+            }
+        }
+        let stream = self.stream;
+        type P = *mut c_void;
+        if self.runtime {
+            call!(
+                self,
+                "rtLaunchKernelByFuncHandleV3",
+                (P, u32, P, P, P),
+                nothing,
+                1,
+                nothing,
+                stream,
+                nothing
+            )?;
+            call!(self, "rtStreamSynchronize", (P), stream)
+        } else {
+            call!(self, "aclrtLaunchKernel", (P, u32, P, usize, P), nothing, 1, nothing, 0, stream)?;
+            call!(self, "aclrtSynchronizeStream", (P), stream)
+        }
+    }
+}
+
+/// `aclrtPhysicalMemProp`.
+#[repr(C)]
+struct AclProperties {
+    handle_type: u32,
+    allocation_type: u32,
+    attribute: u32,
+    location_id: u32,
+    location_type: u32,
+    reserve: u64,
+}
+
+/// `rtDrvMemProp_t`.
+#[repr(C)]
+struct RtProperties {
+    side: u32,
+    device: u32,
+    module: u32,
+    page_type: u32,
+    memory_type: u32,
+    reserve: u64,
+}

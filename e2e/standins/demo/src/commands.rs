@@ -1,0 +1,241 @@
+//! The demo's commands. Every line of output is `event key=value ...`, flushed at once, for people and tests.
+
+use std::ffi::c_void;
+use std::io::Write;
+use std::time::Duration;
+
+use crate::api::{Api, KINDS, Refused};
+
+/// Printed for `--help` and on a wrong command line.
+const USAGE: &str =
+    "usage: acl-demo COMMAND [--via dlsym|link|rt|rt-link] [--kind KIND] [--device N] [--bytes N] \
+[--chunk N] [--count N] [--seconds N]
+  info    memory and physical id of every visible device
+  fill    allocate chunks until refused (then smaller ones down to 2Mi), free all, and again
+  hold    allocate --bytes, hold for --seconds (for ever without)
+  loop    allocate --bytes and free, --count times
+  crash   allocate --bytes, then SIGKILL itself
+  fork    allocate --bytes, fork, allocate in the child too, exit the child, go on
+  launch  launch --count kernels
+sizes take Ki, Mi, Gi; kinds of allocation:";
+
+/// What the command line says.
+pub struct Options {
+    pub command: String,
+    pub via: String,
+    kind: String,
+    device: i32,
+    bytes: usize,
+    chunk: usize,
+    count: u64,
+    seconds: Option<u64>,
+}
+
+fn size(text: &str) -> Option<usize> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit {
+        "" => 0,
+        "Ki" => 10,
+        "Mi" => 20,
+        "Gi" => 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_shl(shift)
+}
+
+impl Options {
+    /// Reads the command line; on a wrong one prints the usage and ends the process with 2.
+    pub fn read() -> Self {
+        Self::parse(std::env::args().skip(1)).unwrap_or_else(|| {
+            eprintln!("{USAGE} {}", KINDS.join(", "));
+            std::process::exit(2)
+        })
+    }
+
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut options = Self {
+            command: arguments.next()?,
+            via: "dlsym".to_owned(),
+            kind: String::new(),
+            device: 0,
+            bytes: 64 << 20,
+            chunk: 64 << 20,
+            count: 100,
+            seconds: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next()?;
+            match name.as_str() {
+                "--via" => options.via = value,
+                "--kind" => options.kind = value,
+                "--device" => options.device = value.parse().ok()?,
+                "--bytes" => options.bytes = size(&value)?,
+                "--chunk" => options.chunk = size(&value).filter(|chunk| *chunk > 0)?,
+                "--count" => options.count = value.parse().ok()?,
+                "--seconds" => options.seconds = Some(value.parse().ok()?),
+                _ => return None,
+            }
+        }
+        if !["dlsym", "link", "rt", "rt-link"].contains(&options.via.as_str()) {
+            return None;
+        }
+        if options.kind.is_empty() {
+            options.kind = if options.runtime() { "rt" } else { "align32" }.to_owned();
+        }
+        KINDS.contains(&options.kind.as_str()).then_some(options)
+    }
+
+    /// Whether the runtime is used directly, without ACL.
+    pub fn runtime(&self) -> bool {
+        self.via.starts_with("rt")
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // A reader that went away is no reason to stop.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Runs the command; the process's exit code.
+pub fn run(options: &Options, api: Api) -> i32 {
+    match act(options, api) {
+        Ok(()) => 0,
+        Err(refused) => {
+            say(&format!("failed function={} code={}", refused.function, refused.code));
+            1
+        }
+    }
+}
+
+fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
+    api.init()?;
+    if options.command == "info" {
+        return info(&mut api);
+    }
+    api.set_device(options.device)?;
+    match options.command.as_str() {
+        "fill" => fill(options, &mut api),
+        "hold" => {
+            let pointer = take(options, &mut api)?;
+            match options.seconds {
+                Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+                None => loop {
+                    std::thread::sleep(Duration::from_secs(3600));
+                },
+            }
+            api.free(&options.kind, pointer)?;
+            say("released");
+            Ok(())
+        }
+        "loop" => {
+            for _ in 0..options.count {
+                let pointer = api.allocate(&options.kind, options.bytes)?;
+                api.free(&options.kind, pointer)?;
+            }
+            say(&format!("looped count={}", options.count));
+            Ok(())
+        }
+        "crash" => {
+            take(options, &mut api)?;
+            // SAFETY: raise takes a signal number; SIGKILL ends this process.
+            unsafe { libc::raise(libc::SIGKILL) };
+            Ok(())
+        }
+        "fork" => fork(options, &mut api),
+        "launch" => {
+            for _ in 0..options.count {
+                api.launch()?;
+            }
+            say(&format!("launched count={}", options.count));
+            Ok(())
+        }
+        _ => {
+            eprintln!("{USAGE} {}", KINDS.join(", "));
+            std::process::exit(2)
+        }
+    }
+}
+
+fn info(api: &mut Api) -> Result<(), Refused> {
+    let count = api.device_count()?;
+    say(&format!("devices count={count}"));
+    for device in 0..count {
+        api.set_device(device)?;
+        let (memory, phys) = (api.memory()?, api.phys_id(device)?);
+        let (free, total) = (memory.free, memory.total);
+        let used = total.saturating_sub(free);
+        say(&format!("device id={device} phys={phys} total={total} free={free} used={used}"));
+    }
+    Ok(())
+}
+
+fn take(options: &Options, api: &mut Api) -> Result<*mut c_void, Refused> {
+    let pointer = api.allocate(&options.kind, options.bytes)?;
+    let memory = api.memory()?;
+    say(&format!(
+        "holding bytes={} pid={} total={} free={}",
+        options.bytes,
+        std::process::id(),
+        memory.total,
+        memory.free
+    ));
+    Ok(pointer)
+}
+
+/// Smallest piece that `fill` tries.
+const SMALLEST: usize = 2 << 20;
+
+fn fill(options: &Options, api: &mut Api) -> Result<(), Refused> {
+    for round in ["first", "again"] {
+        let (mut held, mut granted, mut chunk, mut code) = (Vec::new(), 0, options.chunk, 0);
+        while chunk >= SMALLEST || chunk == options.chunk {
+            match api.allocate(&options.kind, chunk) {
+                Ok(pointer) => {
+                    held.push(pointer);
+                    granted += chunk;
+                }
+                Err(refused) => {
+                    code = refused.code;
+                    chunk /= 2;
+                }
+            }
+        }
+        let memory = api.memory()?;
+        say(&format!(
+            "fill round={round} granted={granted} allocations={} code={code} total={} free={}",
+            held.len(),
+            memory.total,
+            memory.free
+        ));
+        for pointer in held {
+            api.free(&options.kind, pointer)?;
+        }
+        let memory = api.memory()?;
+        say(&format!("freed round={round} total={} free={}", memory.total, memory.free));
+    }
+    Ok(())
+}
+
+fn fork(options: &Options, api: &mut Api) -> Result<(), Refused> {
+    let pointer = take(options, api)?;
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let ended = api.set_device(options.device).and_then(|()| take(options, api).map(|_| ()));
+        if let Err(refused) = &ended {
+            say(&format!("failed function={} code={}", refused.function, refused.code));
+        }
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(ended.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of this process and a valid out-pointer.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    let memory = api.memory()?;
+    say(&format!("child status={status} total={} free={}", memory.total, memory.free));
+    api.free(&options.kind, pointer)
+}

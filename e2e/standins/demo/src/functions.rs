@@ -1,0 +1,52 @@
+//! The vendor functions that the demo calls; `build.rs` makes the link stubs of this list.
+
+/// Calls a macro with all names.
+macro_rules! with_functions {
+    ($call:ident) => {
+        $call! {
+            aclInit,
+            aclFinalize,
+            aclrtSetDevice,
+            aclrtResetDevice,
+            aclrtGetDeviceCount,
+            aclrtGetLogicDevIdByUserDevId,
+            aclrtGetPhyDevIdByLogicDevId,
+            aclrtGetMemInfo,
+            aclrtMalloc,
+            aclrtMallocAlign32,
+            aclrtMallocCached,
+            aclrtMallocWithCfg,
+            aclrtMallocForTaskScheduler,
+            aclrtMemAllocManaged,
+            aclrtMallocPhysical,
+            aclrtFreePhysical,
+            aclrtMemPoolCreate,
+            aclrtMemPoolMallocAsync,
+            aclrtMemPoolFreeAsync,
+            aclrtFree,
+            aclrtFreeWithDevSync,
+            aclrtCreateStream,
+            aclrtSynchronizeStream,
+            aclrtLaunchKernel,
+            rtSetDevice,
+            rtDeviceReset,
+            rtGetDeviceCount,
+            rtGetDevicePhyIdByIndex,
+            rtMemGetInfoEx,
+            rtMalloc,
+            rtMallocCached,
+            rtsMalloc,
+            rtMemAlloc,
+            rtMemAllocManaged,
+            rtDvppMalloc,
+            rtDvppMallocWithFlag,
+            rtDvppFree,
+            rtMallocPhysical,
+            rtFreePhysical,
+            rtFree,
+            rtStreamCreate,
+            rtStreamSynchronize,
+            rtLaunchKernelByFuncHandleV3,
+        }
+    };
+}
