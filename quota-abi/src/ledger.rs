@@ -8,7 +8,7 @@
 //! `reserved` before `committed`; a moving reservation is counted once or twice, never missed.
 
 use crate::slot::{SlotCell, SlotTable};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Rounds in which a reservation that only others' unfinished ones stand against is tried again.
 #[cfg(not(loom))]
@@ -88,8 +88,10 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
     let mut published = false;
     for round in 0..ROUNDS {
         if !published {
-            // SYNC POINT: published before the sum, see the module's header.
+            // SYNC POINT: published before the sum, see the module's header. The fence says so to loom too,
+            // which takes a sequentially consistent access for an acquire-release one.
             cell.reserved.fetch_add(request.bytes, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
             published = true;
         }
         let sum = sum(table, request.device);
