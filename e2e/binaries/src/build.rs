@@ -11,15 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::key::{go_version, key};
 use crate::module::{BuildStep, Module};
 
-/// Where the binaries of the three modules lie.
+/// Where the cluster's binaries lie.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kubelet.
     pub cluster: PathBuf,
     /// containerd, containerd-shim-runc-v2, ctr, runc, bridge, host-local, loopback, portmap.
     pub runtime: PathBuf,
-    /// One binary for each directory of `e2e/cluster/cmd`; an empty directory when there is none.
-    pub tools: PathBuf,
 }
 
 /// The cache directory: `$VNPU_CACHE`, else `$XDG_CACHE_HOME/vnpu-dra`, else `~/.cache/vnpu-dra`.
@@ -34,15 +32,15 @@ pub fn cache_root() -> Result<PathBuf> {
         .context("no cache directory: set HOME, XDG_CACHE_HOME or VNPU_CACHE")
 }
 
-/// Builds whatever is missing of all modules; `progress` gets one line per event.
+/// Builds whatever is missing of what a cluster needs; `progress` gets one line per event. Our own Go helpers
+/// are apart ([`Module::Tools`]): a cluster comes up without them.
 ///
 /// # Errors
 /// See [`ensure`].
 pub fn ensure_all(repo: &Path, progress: &dyn Fn(&str)) -> Result<Binaries> {
     let runtime = ensure(Module::Runtime, repo, progress)?;
     let cluster = ensure(Module::Cluster, repo, progress)?;
-    let tools = ensure(Module::Tools, repo, progress)?;
-    Ok(Binaries { cluster, runtime, tools })
+    Ok(Binaries { cluster, runtime })
 }
 
 /// Returns the cache directory of `module`, building it when it is not there yet. A second caller waits

@@ -1,0 +1,81 @@
+//! A shell that outlives its cluster's owner by a second and removes what the kernel does not: the run
+//! directory, the cgroup, the host's end of the link. It acts when the owner dies without having tidied up.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::cgroup::Cgroups;
+use super::link::Link;
+
+/// Waits for the end of its input. `done` first means the owner has tidied up by itself.
+const SCRIPT: &str = r#"
+read -r word && [ "$word" = done ] && exit 0
+run=$1 group=$2 link=$3 init=$4
+[ -f "$run/record.json" ] || exit 0
+if [ "$init" != 0 ]; then
+    i=0
+    while [ -d "/proc/$init" ] && [ "$i" -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+    ip link del "$link" 2>/dev/null
+fi
+for tree in /sys/fs/cgroup/"$group" /sys/fs/cgroup/*/"$group"; do
+    i=0
+    while [ -d "$tree" ] && [ "$i" -lt 50 ]; do
+        find "$tree" -depth -type d -exec rmdir {} \; 2>/dev/null
+        [ -d "$tree" ] && sleep 0.1
+        i=$((i + 1))
+    done
+done
+grep -q " $run/" /proc/self/mountinfo && exit 1
+rm -rf -- "$run"
+"#;
+
+/// The guardian of one cluster.
+#[derive(Debug)]
+pub struct Guardian {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Guardian {
+    /// Starts it. `init` is the first process of the node's namespaces, which the kernel kills with the
+    /// owner; `None` without a node.
+    ///
+    /// # Errors
+    /// When `/bin/sh` cannot be started.
+    pub fn start(run: &Path, id: &str, init: Option<i32>) -> Result<Self> {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", SCRIPT, "vnpu-guardian"])
+            .arg(run)
+            .arg(Cgroups::name(id).trim_start_matches('/'))
+            .arg(Link::interface(id))
+            .arg(init.unwrap_or_default().to_string())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: one system call, no allocation. A session of its own: Ctrl-C must not end the guardian
+        // together with its ward.
+        unsafe {
+            command.pre_exec(|| {
+                let _ = rustix::process::setsid();
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().context("starting the cluster's guardian")?;
+        let input = child.stdin.take();
+        Ok(Self { child, input })
+    }
+
+    /// Tells it that nothing is left to do.
+    pub fn dismiss(&mut self) {
+        if let Some(mut input) = self.input.take() {
+            let _ = input.write_all(b"done\n");
+        }
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,30 @@
+//! The operating system's side of a cluster: namespaces, network link, cgroups, processes, and the record
+//! of what was made, by which everything is found and removed again.
+
+mod cgroup;
+mod guardian;
+mod link;
+mod mounts;
+mod process;
+mod record;
+mod sandbox;
+
+pub use cgroup::Cgroups;
+pub use guardian::Guardian;
+pub use link::Link;
+pub use process::{Component, ProcessSpec};
+pub use record::{ProcessId, Record, RunDirectory, clean_stale, runs_root};
+pub use sandbox::Sandbox;
+
+/// A random identifier of six hexadecimal digits, short because interface and socket names hold it.
+pub fn random_id() -> anyhow::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0_u8; 3];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Whether this process has root's powers.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
