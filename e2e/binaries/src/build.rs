@@ -110,7 +110,12 @@ fn build(module: Module, step: &BuildStep, source: &Path, to: &Path, progress: &
         }
         if said.elapsed() >= Duration::from_secs(30) {
             said = Instant::now();
-            progress(&format!("{}: still building {}, {} s", module.name(), step.title, begun.elapsed().as_secs()));
+            progress(&format!(
+                "{}: still building {}, {} s",
+                module.name(),
+                step.title,
+                begun.elapsed().as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(200));
     };

@@ -19,7 +19,9 @@ pub fn go_version(directory: &Path) -> Result<String> {
         .args(["env", "GOVERSION", "GOOS", "GOARCH"])
         .current_dir(directory)
         .output()
-        .context("Go is needed to build the test cluster and there is no `go` command; install Go 1.26 or later")?;
+        .context(
+            "Go is needed to build the test cluster and there is no `go` command; install Go 1.26 or later",
+        )?;
     if !output.status.success() {
         bail!(
             "`go env` failed in {}: {}\nGo 1.26 or later is needed (1.21 and later fetch it by themselves)",

@@ -14,7 +14,7 @@ pub enum Module {
     Cluster,
     /// containerd, its shim, ctr, runc and the CNI plugins: `e2e/runtime`.
     Runtime,
-    /// Our own Go commands, `e2e/cluster/cmd/*`: apart, so that editing one does not relink Kubernetes.
+    /// Our own Go commands, `e2e/cluster/cmd/*`, with the packages beside them: apart, so that editing one does not relink Kubernetes.
     Tools,
 }
 
@@ -55,7 +55,7 @@ impl Module {
         let directory = self.directory(repo);
         let mut inputs = vec![directory.join("go.mod"), directory.join("go.sum")];
         if self == Module::Tools {
-            collect_go(&directory.join("cmd"), &mut inputs)?;
+            collect_go(&directory, &mut inputs)?;
             inputs.sort();
         }
         Ok(inputs)
@@ -111,7 +111,8 @@ fn runtime_steps() -> Vec<BuildStep> {
     let mut containerd = strings(&["build", "-trimpath", "-tags", tags, "-ldflags", "-s -w"]);
     containerd.extend(strings(&packages));
     // runc needs cgo: its seccomp support is libseccomp's, and kubelet's default profile uses it.
-    let runc = ["build", "-trimpath", "-tags", "seccomp", "-ldflags", "-s -w", "github.com/opencontainers/runc"];
+    let runc =
+        ["build", "-trimpath", "-tags", "seccomp", "-ldflags", "-s -w", "github.com/opencontainers/runc"];
     vec![
         BuildStep { title: "runc".into(), cgo: true, arguments: strings(&runc) },
         BuildStep { title: "containerd and CNI plugins".into(), cgo: false, arguments: containerd },

@@ -33,8 +33,12 @@ fn own_sources_change_the_key_of_tools_only() {
     let before = Module::ALL.map(|m| key(m, dir.path(), "go1").unwrap());
     fs::write(dir.path().join("e2e/cluster/cmd/one/main.go"), "package main // x\n").unwrap();
     let after = Module::ALL.map(|m| key(m, dir.path(), "go1").unwrap());
-    let changed: Vec<_> =
-        Module::ALL.iter().zip(before.iter().zip(&after)).filter(|(_, (b, a))| b != a).map(|(m, _)| *m).collect();
+    let changed: Vec<_> = Module::ALL
+        .iter()
+        .zip(before.iter().zip(&after))
+        .filter(|(_, (b, a))| b != a)
+        .map(|(m, _)| *m)
+        .collect();
     assert_eq!(changed, [Module::Tools]);
 }
 

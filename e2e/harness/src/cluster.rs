@@ -63,14 +63,20 @@ impl Cluster {
             progress(&format!("removed what the crashed cluster {id} had left"));
         }
         let binaries = ensure_all(&repo_root(), &*progress)?;
-        let cluster = Self::prepare(options, binaries, with_node)?;
+        let mut cluster = Self::prepare(options, binaries, with_node)?;
         match cluster.bring_up(with_node) {
             Ok(()) => {
+                if cluster.options.detached {
+                    cluster.let_go()?;
+                }
                 progress(&format!("cluster ready after {:.1} s", begun.elapsed().as_secs_f32()));
                 Ok(cluster)
             }
             Err(error) => {
                 let tails = cluster.log_tails();
+                if let Err(error) = cluster.take_down() {
+                    progress(&format!("taking the half-made cluster down: {error:#}"));
+                }
                 Err(error.context(format!("the cluster did not come up\n{tails}")))
             }
         }
@@ -105,11 +111,7 @@ impl Cluster {
         } else {
             (Sandbox::host(options.detached)?, Endpoints::of_host()?)
         };
-        let guardian = if options.detached {
-            None
-        } else {
-            Some(Guardian::start(run.path(), &id, record.init.as_ref().map(|i| i.pid))?)
-        };
+        let guardian = Some(Guardian::start(run.path(), &id, record.init.as_ref().map(|i| i.pid))?);
         let pki = Pki::create(run.sub("pki")?)?;
         let admin = pki.client("admin", "vnpu-admin", Some("system:masters"))?;
         pki.kubeconfig(&run.path().join("admin.kubeconfig"), &endpoints.server(), &admin)?;
@@ -163,8 +165,20 @@ impl Cluster {
         }
         // Pods are refused before their namespace's account exists.
         self.wait_for("the default service account", Duration::from_secs(60), || {
-            Ok(self.kubectl(&["get", "serviceaccount", "default", "-n", "default", "-o", "name"])?.status.success())
+            Ok(self
+                .kubectl(&["get", "serviceaccount", "default", "-n", "default", "-o", "name"])?
+                .status
+                .success())
         })
+    }
+
+    /// From now on the cluster outlives us: a crash until here took it down.
+    fn let_go(&mut self) -> Result<()> {
+        self.sandbox.let_go()?;
+        if let Some(mut guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
+        Ok(())
     }
 
     fn node_parts<'a>(&'a self, paths: &'a NodePaths) -> Node<'a> {
@@ -293,7 +307,12 @@ impl Cluster {
     ///
     /// # Errors
     /// After `patience`, naming what was waited for.
-    pub fn wait_for(&self, what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    pub fn wait_for(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut done: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
         let begun = Instant::now();
         loop {
             if done()? {
@@ -337,9 +356,18 @@ impl Cluster {
             let _ = copy_files(&self.run.path().join("logs"), &to);
         }
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let done = self.run.destroy(&record);
+        // Our children first: the kernel lets a PID namespace's init go only when all its processes have
+        // been waited for, and these are ours to wait for.
+        for component in self.lock_components().values_mut() {
+            if component.running() {
+                let _ = component.kill();
+            }
+        }
         self.lock_components().clear();
-        if done.is_ok() && let Some(mut guardian) = self.guardian.take() {
+        let done = self.run.destroy(&record);
+        if done.is_ok()
+            && let Some(mut guardian) = self.guardian.take()
+        {
             guardian.dismiss();
         }
         done

@@ -15,15 +15,15 @@ use crate::system::ProcessSpec;
 const SERVICE_RANGE: &str = "10.96.0.0/16";
 
 /// The API server's service address: the first of the service range.
-pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+pub(crate) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 /// Where the control plane listens.
 #[derive(Debug, Clone)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     /// Address that the API server and kubelet are reached at from outside.
-    pub address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// The API server's port.
-    pub api_port: u16,
+    pub(crate) api_port: u16,
     /// etcd's client and peer ports, and those of controller-manager and scheduler.
     ports: [u16; 4],
 }
@@ -31,7 +31,7 @@ pub struct Endpoints {
 impl Endpoints {
     /// In a network namespace of our own all ports are free. 443 is where pods look for the API server, so
     /// no address translation is needed between the service and the server.
-    pub fn of_node(address: Ipv4Addr) -> Self {
+    pub(crate) fn of_node(address: Ipv4Addr) -> Self {
         Self { address, api_port: 443, ports: [2379, 2380, 10257, 10259] }
     }
 
@@ -39,7 +39,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// When there are none.
-    pub fn of_host() -> Result<Self> {
+    pub(crate) fn of_host() -> Result<Self> {
         // All are held open until all are known, so that no number comes twice.
         let listeners = (0..5)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -48,11 +48,15 @@ impl Endpoints {
         let ports = listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect::<Result<Vec<u16>>>()?;
         let mut ports = ports.into_iter();
         let mut next = || ports.next().context("a port is missing");
-        Ok(Self { address: Ipv4Addr::LOCALHOST, api_port: next()?, ports: [next()?, next()?, next()?, next()?] })
+        Ok(Self {
+            address: Ipv4Addr::LOCALHOST,
+            api_port: next()?,
+            ports: [next()?, next()?, next()?, next()?],
+        })
     }
 
     /// The API server's URL.
-    pub fn server(&self) -> String {
+    pub(crate) fn server(&self) -> String {
         format!("https://{}:{}", self.address, self.api_port)
     }
 }
@@ -97,7 +101,8 @@ impl ControlPlane<'_> {
         let etcd_client = self.pki.client("apiserver-etcd", "kube-apiserver", None)?;
         // What the API server is towards kubelet: kubelet asks the API server about its rights, and
         // masters have all.
-        let kubelet_client = self.pki.client("apiserver-kubelet", "kube-apiserver", Some("system:masters"))?;
+        let kubelet_client =
+            self.pki.client("apiserver-kubelet", "kube-apiserver", Some("system:masters"))?;
         let bind = if self.endpoints.api_port == 443 { "0.0.0.0" } else { "127.0.0.1" };
         let ca = self.pki.path("ca.crt");
         Ok(ProcessSpec::new(self.binaries.join("kube-apiserver"))
@@ -181,7 +186,8 @@ impl ControlPlane<'_> {
     }
 
     fn feature_gates(&self) -> Option<String> {
-        let gates: Vec<_> = self.options.feature_gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+        let gates: Vec<_> =
+            self.options.feature_gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
         (!gates.is_empty()).then(|| flag("--feature-gates", gates.join(",")))
     }
 }

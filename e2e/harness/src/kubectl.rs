@@ -69,7 +69,8 @@ impl Cluster {
     /// # Errors
     /// When the server refuses it, with its reason.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        let output = self.kubectl_as(&self.kubeconfig(), &["apply", "--server-side", "-f", "-"], Some(manifest))?;
+        let output =
+            self.kubectl_as(&self.kubeconfig(), &["apply", "--server-side", "-f", "-"], Some(manifest))?;
         if !output.status.success() {
             bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -97,7 +98,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When kubectl cannot be executed.
-    pub fn condition(&self, kind: &str, namespace: Option<&str>, name: &str, condition: &str) -> Result<Option<bool>> {
+    pub fn condition(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        condition: &str,
+    ) -> Result<Option<bool>> {
         let path = format!("jsonpath={{.status.conditions[?(@.type==\"{condition}\")].status}}");
         let mut arguments = vec!["get", kind, name, "--ignore-not-found", "-o", &path];
         arguments.extend(namespace.map(|n| ["-n", n]).into_iter().flatten());
@@ -125,7 +132,8 @@ impl Cluster {
     /// # Errors
     /// When kubectl cannot be executed.
     pub fn pod_phase(&self, namespace: &str, name: &str) -> Result<String> {
-        let arguments = ["get", "pod", name, "-n", namespace, "--ignore-not-found", "-o", "jsonpath={.status.phase}"];
+        let arguments =
+            ["get", "pod", name, "-n", namespace, "--ignore-not-found", "-o", "jsonpath={.status.phase}"];
         Ok(String::from_utf8_lossy(&self.kubectl(&arguments)?.stdout).trim().to_owned())
     }
 

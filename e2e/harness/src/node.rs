@@ -96,7 +96,11 @@ impl Node<'_> {
     pub(crate) fn kubelet(&self, server: &str) -> Result<ProcessSpec> {
         let name = &self.options.node_name;
         let identity = self.pki.client("kubelet", &format!("system:node:{name}"), Some("system:nodes"))?;
-        let serving = self.pki.server("kubelet-serving", &format!("system:node:{name}"), &[self.address.to_string()])?;
+        let serving = self.pki.server(
+            "kubelet-serving",
+            &format!("system:node:{name}"),
+            &[self.address.to_string()],
+        )?;
         let kubeconfig = self.run.join("kubelet.kubeconfig");
         self.pki.kubeconfig(&kubeconfig, server, &identity)?;
         let resolv = self.run.join("resolv.conf");

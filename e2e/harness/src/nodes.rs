@@ -46,6 +46,8 @@ pub struct NodeHandle {
     pub dev_root: PathBuf,
     /// `--kubeconfig`: a token of the plugin's service account, bound to this node.
     pub kubeconfig: PathBuf,
+    /// What kubelet, or its stand-in, authenticates with as this node.
+    pub kubelet_kubeconfig: PathBuf,
     /// `--admin-address` as the plugin is told it.
     pub admin_listen: String,
     /// The admin server as the test reaches it.
@@ -53,6 +55,11 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
+    /// The name of its kubelet stand-in's process.
+    pub fn standin(&self) -> String {
+        format!("kubelet-{}", self.name)
+    }
+
     /// The name of its plugin's process.
     pub fn plugin(&self) -> String {
         format!("plugin-{}", self.name)
@@ -90,7 +97,10 @@ impl Cluster {
             let node = serde_json::from_value(json!({
                 "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
             }))?;
-            nodes.create(&PostParams::default(), &node).await.with_context(|| format!("creating node {name}"))?;
+            nodes
+                .create(&PostParams::default(), &node)
+                .await
+                .with_context(|| format!("creating node {name}"))?;
             let status = json!({"status": {
                 "capacity": resources, "allocatable": resources,
                 "conditions": [{
@@ -140,8 +150,9 @@ impl Cluster {
             let accounts: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
             accounts.create_token_request(SERVICE_ACCOUNT, &PostParams::default(), &request).await
         });
-        let answer = answer
-            .with_context(|| format!("asking for a token of {NAMESPACE}/{SERVICE_ACCOUNT} bound to node {name}"))?;
+        let answer = answer.with_context(|| {
+            format!("asking for a token of {NAMESPACE}/{SERVICE_ACCOUNT} bound to node {name}")
+        })?;
         let token = answer.status.and_then(|s| s.token).context("the API server answered without a token")?;
         // The plugin runs in the node's network, where this address is as good as from here.
         self.pki.token_kubeconfig(to, &self.server(), &token)
@@ -177,6 +188,28 @@ impl Cluster {
             spec = spec.env(name, value);
         }
         self.start_process(&node.plugin(), spec)
+    }
+
+    /// Starts the stand-in for kubelet on a simulated node: it prepares the claims of the pods bound to it
+    /// through kubelet's own code and reports them running, without containers.
+    ///
+    /// # Errors
+    /// For the real node, or when the helper does not compile or already runs.
+    pub fn start_kubelet_standin(&self, node: &NodeHandle) -> Result<()> {
+        if node.real {
+            bail!("node {} has a kubelet", node.name);
+        }
+        let state = node.root.join("kubelet-state");
+        std::fs::create_dir_all(&state)?;
+        let spec = ProcessSpec::new(self.tool("kubelet-standin")?)
+            .args(["--node", &node.name])
+            .arg("--kubeconfig")
+            .arg(&node.kubelet_kubeconfig)
+            .arg("--registry-dir")
+            .arg(&node.registry)
+            .arg("--state-dir")
+            .arg(state);
+        self.start_process(&node.standin(), spec)
     }
 
     /// Kills a node's plugin with SIGKILL.
@@ -242,11 +275,15 @@ impl Cluster {
             driver_root: sub("driver")?,
             dev_root: sub("dev")?,
             kubeconfig: root.join("kubeconfig"),
+            kubelet_kubeconfig: root.join("kubelet.kubeconfig"),
             admin_listen: format!("{listen}:{port}"),
             admin_address: format!("{}:{port}", self.address()),
             root,
         };
         self.node_kubeconfig(name, &handle.uid, &handle.kubeconfig)?;
+        let identity =
+            self.pki.client(&format!("node-{name}"), &format!("system:node:{name}"), Some("system:nodes"))?;
+        self.pki.kubeconfig(&handle.kubelet_kubeconfig, &self.server(), &identity)?;
         nodes.insert(name.to_owned(), handle.clone());
         Ok(handle)
     }

@@ -2,10 +2,13 @@
    and, as an image, of every pod's sandbox. Linked statically, so that it runs in an empty root. */
 #include <signal.h>
 #include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static void stop(int signal) { (void)signal; _exit(0); }
+/* The node's first process dies with its starter until it is told that the node is to stay. */
+static void stay(int signal) { (void)signal; prctl(PR_SET_PDEATHSIG, 0); }
 static void reap(int signal) { (void)signal; while (waitpid(-1, NULL, WNOHANG) > 0) { } }
 
 int main(int count, char **arguments)
@@ -19,6 +22,9 @@ int main(int count, char **arguments)
         action.sa_handler = stop;
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGINT, &action, NULL);
+    } else {
+        action.sa_handler = stay;
+        sigaction(SIGUSR1, &action, NULL);
     }
     for (;;)
         pause();

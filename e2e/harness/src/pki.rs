@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose,
 };
 use serde_json::json;
 
 /// The authority and the directory that its products are written to.
-pub struct Pki {
+pub(crate) struct Pki {
     directory: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A certificate and its key on disk.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// PEM file of the certificate.
-    pub certificate: PathBuf,
+    pub(crate) certificate: PathBuf,
     /// PEM file of the key.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl std::fmt::Debug for Pki {
@@ -38,7 +38,7 @@ impl Pki {
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn create(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn create(directory: PathBuf) -> Result<Self> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = name("vnpu-test-ca", None);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -54,7 +54,7 @@ impl Pki {
     }
 
     /// A file of the directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
@@ -62,7 +62,7 @@ impl Pki {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn client(&self, file: &str, user: &str, group: Option<&str>) -> Result<Identity> {
+    pub(crate) fn client(&self, file: &str, user: &str, group: Option<&str>) -> Result<Identity> {
         self.sign(file, user, group, &[])
     }
 
@@ -70,7 +70,7 @@ impl Pki {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn server(&self, file: &str, user: &str, hosts: &[String]) -> Result<Identity> {
+    pub(crate) fn server(&self, file: &str, user: &str, hosts: &[String]) -> Result<Identity> {
         self.sign(file, user, None, hosts)
     }
 
@@ -94,7 +94,7 @@ impl Pki {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn kubeconfig(&self, to: &Path, server: &str, identity: &Identity) -> Result<()> {
+    pub(crate) fn kubeconfig(&self, to: &Path, server: &str, identity: &Identity) -> Result<()> {
         let user = json!({"client-certificate": identity.certificate, "client-key": identity.key});
         self.write_kubeconfig(to, server, &user)
     }
@@ -103,7 +103,7 @@ impl Pki {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn token_kubeconfig(&self, to: &Path, server: &str, token: &str) -> Result<()> {
+    pub(crate) fn token_kubeconfig(&self, to: &Path, server: &str, token: &str) -> Result<()> {
         self.write_kubeconfig(to, server, &json!({"token": token}))
     }
 

@@ -77,6 +77,7 @@ fn records() -> Result<Vec<(RunDirectory, Record)>> {
 /// When the build fails.
 pub fn kubectl() -> Result<PathBuf> {
     let repo = vnpu_e2e_binaries::repo_root();
-    let cluster = vnpu_e2e_binaries::ensure(vnpu_e2e_binaries::Module::Cluster, &repo, &|l| eprintln!("  {l}"))?;
+    let cluster =
+        vnpu_e2e_binaries::ensure(vnpu_e2e_binaries::Module::Cluster, &repo, &|l| eprintln!("  {l}"))?;
     Ok(cluster.join("kubectl"))
 }

@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail};
 
 /// Programs of the base image. Those that the host lacks are left out: none of them is essential.
 const BASE_PROGRAMS: &[&str] = &[
-    "basename", "cat", "chmod", "cp", "cut", "date", "dd", "dirname", "echo", "env", "false", "grep", "head", "id",
-    "ln", "ls", "mkdir", "mv", "od", "printf", "pwd", "readlink", "rm", "sed", "seq", "sleep", "sort", "stat", "tail",
-    "tee", "test", "timeout", "touch", "tr", "true", "uname", "uniq", "wc", "xargs",
+    "basename", "cat", "chmod", "cp", "cut", "date", "dd", "dirname", "echo", "env", "false", "grep", "head",
+    "id", "ln", "ls", "mkdir", "mv", "od", "printf", "pwd", "readlink", "rm", "sed", "seq", "sleep", "sort",
+    "stat", "tail", "tee", "test", "timeout", "touch", "tr", "true", "uname", "uniq", "wc", "xargs",
 ];
 
 /// Libraries that programs load by name at run time, or that test binaries need though no base program does.
-const BASE_LIBRARIES: &[&str] = &["libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"];
+const BASE_LIBRARIES: &[&str] =
+    &["libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"];
 
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
@@ -48,11 +49,16 @@ impl RootFs {
             root.directory(directory, 0o755);
         }
         root.directory("tmp", 0o1777);
-        root.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/false\n");
+        root.text(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/false\n",
+        );
         root.text("etc/group", "root:x:0:\nnogroup:x:65534:\n");
         root.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
         root.symlink("usr/bin", "../bin");
-        let shell = find_program("dash").or_else(|| find_program("bash")).context("the host has neither dash nor bash")?;
+        let shell = find_program("dash")
+            .or_else(|| find_program("bash"))
+            .context("the host has neither dash nor bash")?;
         root.program(&shell, "bin/sh")?;
         for name in BASE_PROGRAMS {
             if let Some(path) = find_program(name) {

@@ -11,11 +11,11 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// The cgroup of one cluster.
 #[derive(Debug)]
-pub struct Cgroups;
+pub(crate) struct Cgroups;
 
 impl Cgroups {
     /// Its name for kubelet's `cgroupRoot`.
-    pub fn name(id: &str) -> String {
+    pub(crate) fn name(id: &str) -> String {
         format!("/vnpu-{id}")
     }
 
@@ -23,7 +23,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When cgroups are not mounted, or not writable.
-    pub fn create(id: &str) -> Result<()> {
+    pub(crate) fn create(id: &str) -> Result<()> {
         let unified = Path::new(ROOT).join("cgroup.controllers");
         if unified.exists() {
             // On v2 a child has only the controllers that its parent passes on. One by one: a kernel may
@@ -49,7 +49,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When processes stay in it for more than ten seconds.
-    pub fn remove(id: &str) -> Result<()> {
+    pub(crate) fn remove(id: &str) -> Result<()> {
         for path in paths(id)? {
             let mut attempts = 0;
             while path.exists() {

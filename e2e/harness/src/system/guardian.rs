@@ -35,7 +35,7 @@ rm -rf -- "$run"
 
 /// The guardian of one cluster.
 #[derive(Debug)]
-pub struct Guardian {
+pub(crate) struct Guardian {
     child: Child,
     input: Option<ChildStdin>,
 }
@@ -46,7 +46,7 @@ impl Guardian {
     ///
     /// # Errors
     /// When `/bin/sh` cannot be started.
-    pub fn start(run: &Path, id: &str, init: Option<i32>) -> Result<Self> {
+    pub(crate) fn start(run: &Path, id: &str, init: Option<i32>) -> Result<Self> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "vnpu-guardian"])
@@ -72,7 +72,7 @@ impl Guardian {
     }
 
     /// Tells it that nothing is left to do.
-    pub fn dismiss(&mut self) {
+    pub(crate) fn dismiss(&mut self) {
         if let Some(mut input) = self.input.take() {
             let _ = input.write_all(b"done\n");
         }

@@ -8,16 +8,16 @@ use anyhow::{Context, Result, bail};
 
 /// A link in place.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     /// The host's end.
-    pub host: Ipv4Addr,
+    pub(crate) host: Ipv4Addr,
     /// The node's end: the address of its API server and its kubelet.
-    pub node: Ipv4Addr,
+    pub(crate) node: Ipv4Addr,
 }
 
 impl Link {
     /// The host's interface of cluster `id`.
-    pub fn interface(id: &str) -> String {
+    pub(crate) fn interface(id: &str) -> String {
         format!("vnpu{id}")
     }
 
@@ -25,7 +25,7 @@ impl Link {
     ///
     /// # Errors
     /// When `ip` is missing or refuses.
-    pub fn create(id: &str, init: i32) -> Result<Self> {
+    pub(crate) fn create(id: &str, init: i32) -> Result<Self> {
         let interface = Self::interface(id);
         ip(&["link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &init.to_string()])?;
         let taken = ip(&["-o", "-4", "addr", "show"])?;
@@ -46,7 +46,7 @@ impl Link {
     }
 
     /// The `ip` commands that set up the node's side, run inside its namespace.
-    pub fn inside(&self, service: Ipv4Addr) -> Vec<Vec<String>> {
+    pub(crate) fn inside(&self, service: Ipv4Addr) -> Vec<Vec<String>> {
         let line = |text: String| text.split(' ').map(str::to_owned).collect();
         vec![
             line("link set lo up".to_owned()),
@@ -59,7 +59,7 @@ impl Link {
     }
 
     /// Removes the host's end, and with it the node's. It is no error when there is none.
-    pub fn remove(id: &str) {
+    pub(crate) fn remove(id: &str) {
         if super::is_root() {
             let _ = Command::new("ip").args(["link", "del", &Self::interface(id)]).output();
         }
@@ -68,7 +68,8 @@ impl Link {
 
 /// Runs `ip` in the caller's network namespace.
 pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("ip").args(arguments).output().context("running ip (Debian package iproute2)")?;
+    let output =
+        Command::new("ip").args(arguments).output().context("running ip (Debian package iproute2)")?;
     if !output.status.success() {
         bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -9,15 +9,17 @@ mod process;
 mod record;
 mod sandbox;
 
-pub use cgroup::Cgroups;
-pub use guardian::Guardian;
-pub use link::Link;
-pub use process::{Component, ProcessSpec};
-pub use record::{ProcessId, Record, RunDirectory, clean_stale, runs_root};
-pub use sandbox::Sandbox;
+pub(crate) use cgroup::Cgroups;
+pub(crate) use guardian::Guardian;
+pub(crate) use link::Link;
+pub(crate) use process::Component;
+pub use process::ProcessSpec;
+pub(crate) use record::{ProcessId, Record, RunDirectory};
+pub use record::{clean_stale, runs_root};
+pub(crate) use sandbox::Sandbox;
 
 /// A random identifier of six hexadecimal digits, short because interface and socket names hold it.
-pub fn random_id() -> anyhow::Result<String> {
+pub(crate) fn random_id() -> anyhow::Result<String> {
     use std::io::Read;
     let mut bytes = [0_u8; 3];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    unmount,
+};
 
 /// Where a private directory is put together before it covers the host's. Every system has it, and nothing
 /// needs it for that moment.
@@ -64,7 +67,8 @@ pub(crate) fn cover_settings(scratch: &Path) -> Result<()> {
 /// Replaces `directory` by one that shows all its entries but has its own empty directories for `names`.
 fn privatise(directory: &Path, names: &[&str]) -> Result<()> {
     let stage = Path::new(STAGE);
-    mount("tmpfs", stage, "tmpfs", MountFlags::empty(), NO_DATA).with_context(|| format!("mounting on {STAGE}"))?;
+    mount("tmpfs", stage, "tmpfs", MountFlags::empty(), NO_DATA)
+        .with_context(|| format!("mounting on {STAGE}"))?;
     let work = || -> Result<()> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;

@@ -66,7 +66,7 @@ impl ProcessSpec {
 
 /// A process under our care.
 #[derive(Debug)]
-pub struct Component {
+pub(crate) struct Component {
     name: String,
     spec: ProcessSpec,
     place: Arc<Sandbox>,
@@ -79,7 +79,7 @@ impl Component {
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub fn start(name: &str, spec: ProcessSpec, place: Arc<Sandbox>, logs: &Path) -> Result<Self> {
+    pub(crate) fn start(name: &str, spec: ProcessSpec, place: Arc<Sandbox>, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let mut component = Self { name: name.to_owned(), spec, place, log, child: None };
         component.launch()?;
@@ -87,22 +87,17 @@ impl Component {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its log file.
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
     /// Its process number as seen from here, while it runs.
-    pub fn pid(&self) -> Option<i32> {
+    pub(crate) fn pid(&self) -> Option<i32> {
         self.child.as_ref().map(|c| c.id().cast_signed())
     }
 
     /// Its identity, for the record.
-    pub fn identity(&self) -> Option<ProcessId> {
+    pub(crate) fn identity(&self) -> Option<ProcessId> {
         ProcessId::of(self.pid()?)
     }
 
@@ -110,7 +105,7 @@ impl Component {
     ///
     /// # Errors
     /// When it still runs or cannot be executed.
-    pub fn launch(&mut self) -> Result<()> {
+    pub(crate) fn launch(&mut self) -> Result<()> {
         if self.running() {
             bail!("{} already runs", self.name);
         }
@@ -126,12 +121,12 @@ impl Component {
     }
 
     /// Changes the command line for the next start.
-    pub fn spec_mut(&mut self) -> &mut ProcessSpec {
+    pub(crate) fn spec_mut(&mut self) -> &mut ProcessSpec {
         &mut self.spec
     }
 
     /// Whether it runs now.
-    pub fn running(&mut self) -> bool {
+    pub(crate) fn running(&mut self) -> bool {
         matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)))
     }
 
@@ -139,8 +134,9 @@ impl Component {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.pid().and_then(Pid::from_raw).with_context(|| format!("{} does not run", self.name))?;
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid =
+            self.pid().and_then(Pid::from_raw).with_context(|| format!("{} does not run", self.name))?;
         rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
@@ -148,7 +144,7 @@ impl Component {
     ///
     /// # Errors
     /// When it still runs after `patience`.
-    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+    pub(crate) fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let begun = Instant::now();
         let child = self.child.as_mut().with_context(|| format!("{} was not started", self.name))?;
         loop {
@@ -167,7 +163,7 @@ impl Component {
     ///
     /// # Errors
     /// When it had to be killed.
-    pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
+    pub(crate) fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(patience).inspect_err(|_| {
             let _ = self.kill();
@@ -178,13 +174,13 @@ impl Component {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn kill(&mut self) -> Result<ExitStatus> {
+    pub(crate) fn kill(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::KILL)?;
         self.wait(Duration::from_secs(10))
     }
 
     /// The last lines of its log.
-    pub fn log_tail(&self, lines: usize) -> String {
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let all: Vec<&str> = text.lines().collect();

@@ -13,18 +13,18 @@ use super::link::Link;
 
 /// A process, told apart from a later one with the same number by when it started and in which boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
+pub(crate) struct ProcessId {
     /// Its number in the initial PID namespace of whoever recorded it.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
-    pub started: String,
+    pub(crate) started: String,
     /// `/proc/sys/kernel/random/boot_id`.
-    pub boot: String,
+    pub(crate) boot: String,
 }
 
 impl ProcessId {
     /// The identity of a living process, or `None` when there is none with this number.
-    pub fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything; fields are counted after it. State is field 3.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -37,7 +37,7 @@ impl ProcessId {
     }
 
     /// Whether this very process still runs.
-    pub fn alive(&self) -> bool {
+    pub(crate) fn alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
@@ -45,7 +45,7 @@ impl ProcessId {
     ///
     /// # Errors
     /// When it survives ten seconds.
-    pub fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         let begun = Instant::now();
         while self.alive() {
             if let Some(pid) = rustix::process::Pid::from_raw(self.pid) {
@@ -62,23 +62,23 @@ impl ProcessId {
 
 /// What a cluster has made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The cluster's identifier; names of its cgroup and network link derive from it.
-    pub id: String,
+    pub(crate) id: String,
     /// The process that started it and, unless `detached`, takes it down when it ends.
-    pub owner: ProcessId,
+    pub(crate) owner: ProcessId,
     /// Whether the cluster outlives its owner (`vnpu-cluster up`).
-    pub detached: bool,
+    pub(crate) detached: bool,
     /// First process of the node's PID namespace: when it dies, the kernel kills all others in it and
     /// drops its mounts and network.
-    pub init: Option<ProcessId>,
+    pub(crate) init: Option<ProcessId>,
     /// Processes outside such a namespace (without root there is none).
-    pub processes: Vec<ProcessId>,
+    pub(crate) processes: Vec<ProcessId>,
 }
 
 /// The directory of one cluster.
 #[derive(Debug, Clone)]
-pub struct RunDirectory {
+pub(crate) struct RunDirectory {
     path: PathBuf,
 }
 
@@ -107,10 +107,13 @@ impl RunDirectory {
     ///
     /// # Errors
     /// When it cannot be made or its path is too long for the sockets beneath it.
-    pub fn create(id: &str, detached: bool) -> Result<(Self, Record)> {
+    pub(crate) fn create(id: &str, detached: bool) -> Result<(Self, Record)> {
         let path = runs_root()?.join(id);
         if path.as_os_str().len() > 50 {
-            bail!("{} is too long a path: sockets beneath it would exceed 107 bytes; set VNPU_RUNS", path.display());
+            bail!(
+                "{} is too long a path: sockets beneath it would exceed 107 bytes; set VNPU_RUNS",
+                path.display()
+            );
         }
         let owner = ProcessId::of(std::process::id().cast_signed()).context("reading /proc/self/stat")?;
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -121,12 +124,12 @@ impl RunDirectory {
     }
 
     /// The directory of an existing cluster.
-    pub fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         Self { path }
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -134,7 +137,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn sub(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn sub(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(path)
@@ -144,7 +147,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn save(&self, record: &Record) -> Result<()> {
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
         let temporary = self.path.join("record.tmp");
         fs::write(&temporary, serde_json::to_vec_pretty(record)?)?;
         fs::rename(&temporary, self.path.join("record.json")).context("writing the cluster's record")
@@ -154,7 +157,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// When there is none or it is not ours.
-    pub fn load(&self) -> Result<Record> {
+    pub(crate) fn load(&self) -> Result<Record> {
         let path = self.path.join("record.json");
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
@@ -165,7 +168,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// When something resists; the directory then stays.
-    pub fn destroy(&self, record: &Record) -> Result<()> {
+    pub(crate) fn destroy(&self, record: &Record) -> Result<()> {
         for process in record.init.iter().chain(&record.processes) {
             process.kill()?;
         }
@@ -175,7 +178,9 @@ impl RunDirectory {
         // removing through it would destroy what it shows.
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let inside = format!("{}/", self.path.display());
-        if let Some(line) = mounts.lines().find(|l| l.split(' ').nth(4).is_some_and(|p| p.starts_with(&inside))) {
+        if let Some(line) =
+            mounts.lines().find(|l| l.split(' ').nth(4).is_some_and(|p| p.starts_with(&inside)))
+        {
             bail!("something is still mounted in the run directory, leaving it alone: {line}");
         }
         remove_tree(&self.path)
@@ -217,7 +222,9 @@ pub fn clean_stale() -> Result<Vec<String>> {
             record.owner.alive()
         };
         if !lives {
-            directory.destroy(&record).with_context(|| format!("removing what cluster {} left", record.id))?;
+            directory
+                .destroy(&record)
+                .with_context(|| format!("removing what cluster {} left", record.id))?;
             removed.push(record.id);
         }
     }

@@ -19,7 +19,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Where a cluster's processes run: a set of namespaces, or (without root) simply beside us.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     jobs: Mutex<Sender<Job>>,
     init: Option<ProcessId>,
     detached: bool,
@@ -27,25 +27,27 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Makes the namespaces. `init` is the program that becomes their first process; `scratch` a directory
-    /// for its files. Unless `detached`, the namespaces die with this process, however it dies.
+    /// for its files. The namespaces die with this process, however it dies, unless they are `detached` and
+    /// [`Sandbox::let_go`] has been called.
     ///
     /// # Errors
     /// Without root, or where the kernel or a surrounding container forbids namespaces.
-    pub fn start(init: &Path, scratch: &Path, detached: bool) -> Result<Self> {
+    pub(crate) fn start(init: &Path, scratch: &Path, detached: bool) -> Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel();
         let (init, scratch) = (init.to_owned(), scratch.to_owned());
         std::thread::Builder::new().name("vnpu-sandbox".into()).spawn(move || {
-            match enter(&init, &scratch, detached) {
+            match enter(&init, &scratch) {
                 Ok(mut child) => {
                     let _ = ready.send(Ok(child.id().cast_signed()));
                     while let Ok(job) = queue.recv() {
                         job();
                     }
+                    // The queue has ended with the last owner: a detached node's last deed is to let go.
                     if !detached {
                         let _ = child.kill();
-                        let _ = child.wait();
                     }
+                    let _ = child.try_wait();
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -63,7 +65,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn host(detached: bool) -> Result<Self> {
+    pub(crate) fn host(detached: bool) -> Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::Builder::new().name("vnpu-spawner".into()).spawn(move || {
             while let Ok(job) = queue.recv() {
@@ -73,8 +75,18 @@ impl Sandbox {
         Ok(Self { jobs: Mutex::new(jobs), init: None, detached })
     }
 
+    /// Lets the namespaces outlive this process from now on.
+    ///
+    /// # Errors
+    /// When their init is gone.
+    pub(crate) fn let_go(&self) -> Result<()> {
+        let Some(init) = &self.init else { return Ok(()) };
+        let pid = rustix::process::Pid::from_raw(init.pid).context("the node's init has no number")?;
+        rustix::process::kill_process(pid, Signal::USR1).context("telling the node's init to stay")
+    }
+
     /// The first process of the namespaces, where there are any.
-    pub fn init(&self) -> Option<&ProcessId> {
+    pub(crate) fn init(&self) -> Option<&ProcessId> {
         self.init.as_ref()
     }
 
@@ -83,7 +95,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the sandbox is gone.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (reply, answer) = mpsc::channel();
         let jobs = self.jobs.lock().map_err(|_| anyhow!("the sandbox's queue is poisoned"))?;
         jobs.send(Box::new(move || {
@@ -98,12 +110,13 @@ impl Sandbox {
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub fn spawn(&self, mut command: Command) -> Result<Child> {
+    pub(crate) fn spawn(&self, mut command: Command) -> Result<Child> {
         let program = command.get_program().to_string_lossy().into_owned();
         if self.init.is_none() && !self.detached {
             // SAFETY: one system call, no allocation.
             unsafe {
-                command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?));
+                command
+                    .pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?));
             }
         }
         self.run(move || command.spawn())?.with_context(|| format!("starting {program} on the node"))
@@ -113,7 +126,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub fn output(&self, mut command: Command) -> Result<std::process::Output> {
+    pub(crate) fn output(&self, mut command: Command) -> Result<std::process::Output> {
         let program = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Only the start happens on the sandbox's thread: a long command must not hold up others.
@@ -123,7 +136,7 @@ impl Sandbox {
 }
 
 /// Takes the calling thread into new namespaces and starts their init.
-fn enter(init: &Path, scratch: &Path, detached: bool) -> Result<Child> {
+fn enter(init: &Path, scratch: &Path) -> Result<Child> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWPID;
     // SAFETY: `UnshareFlags::FILES` is not among the flags, so descriptors stay shared by all threads.
     unsafe { rustix::thread::unshare_unsafe(flags) }
@@ -136,9 +149,7 @@ fn enter(init: &Path, scratch: &Path, detached: bool) -> Result<Child> {
         command.pre_exec(move || {
             // Out of the terminal's session: Ctrl-C is for the owner, whose end is ours.
             let _ = rustix::process::setsid();
-            if !detached {
-                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            }
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // Only a member of the new PID namespace can mount its /proc.
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
             Ok(mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?)

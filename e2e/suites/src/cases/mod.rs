@@ -1,0 +1,11 @@
+//! The cases, by subject, in the order in which they run.
+
+use crate::case::Case;
+
+mod cluster;
+
+/// All cases.
+pub(crate) fn all() -> Vec<Case> {
+    let subjects = [cluster::CASES];
+    subjects.into_iter().flatten().map(|case| Case { ..*case }).collect()
+}

@@ -1,0 +1,90 @@
+//! What a case gets: the cluster, and shorthands for the namespace that belongs to it alone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use vnpu_harness::{Cluster, ImageConfig, Options, RootFs};
+
+/// The image of the examples' pods.
+const DEMO_IMAGE: &str = "vnpu.dev/demo:latest";
+
+/// The cluster and the current case's namespace.
+pub(crate) struct Context {
+    /// The cluster.
+    pub(crate) cluster: Cluster,
+    /// The current case's namespace.
+    pub(crate) namespace: String,
+}
+
+impl Context {
+    /// Brings the cluster up.
+    pub(crate) fn start() -> Result<Self> {
+        let options = Options { keep_logs: Some(Self::logs()), ..Options::default() };
+        let cluster = Cluster::start(options)?;
+        cluster.import_image(DEMO_IMAGE, &RootFs::base()?, &ImageConfig::default())?;
+        Ok(Self { cluster, namespace: String::new() })
+    }
+
+    /// Where the components' logs are kept after the run.
+    pub(crate) fn logs() -> PathBuf {
+        let target = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.parent()?.to_path_buf()));
+        target.unwrap_or_else(std::env::temp_dir).join("e2e-logs")
+    }
+
+    /// Makes the namespace of the case `name`.
+    pub(crate) fn enter(&mut self, name: &str) -> Result<()> {
+        self.namespace = name.replace(['/', '_'], "-");
+        self.cluster.kubectl_ok(&["create", "namespace", &self.namespace])?;
+        let namespace = self.namespace.clone();
+        self.cluster.wait_for("the namespace's service account", Duration::from_secs(30), || {
+            let arguments = ["get", "serviceaccount", "default", "-n", &namespace, "-o", "name"];
+            Ok(self.cluster.kubectl(&arguments)?.status.success())
+        })
+    }
+
+    /// Removes the namespace and waits until its pods are gone: the next case finds the devices free. The
+    /// namespace itself takes five seconds more, for which nobody needs to wait.
+    pub(crate) fn leave(&mut self) -> Result<()> {
+        let namespace = self.namespace.clone();
+        let pods = ["delete", "pods", "--all", "-n", &namespace, "--grace-period=1", "--timeout=60s"];
+        self.cluster.kubectl_ok(&pods)?;
+        self.cluster.kubectl_ok(&["delete", "namespace", &namespace, "--wait=false"]).map(drop)
+    }
+
+    /// Applies YAML in the case's namespace.
+    pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
+        let arguments = ["apply", "--server-side", "-n", &self.namespace, "-f", "-"];
+        let output = self.cluster.kubectl_as(&self.cluster.kubeconfig(), &arguments, Some(manifest))?;
+        if !output.status.success() {
+            bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Runs kubectl in the case's namespace and returns what it printed.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", &self.namespace];
+        all.extend(arguments);
+        self.cluster.kubectl_ok(&all)
+    }
+
+    /// Waits until a pod of the case's namespace is in `phase`.
+    pub(crate) fn wait_pod(&self, name: &str, phase: &str, patience: Duration) -> Result<()> {
+        self.cluster.wait_pod(&self.namespace, name, phase, patience)
+    }
+
+    /// Runs a command in a pod and returns what it printed.
+    pub(crate) fn exec(&self, pod: &str, command: &[&str]) -> Result<String> {
+        let output = self.cluster.exec(&self.namespace, pod, command)?;
+        if !output.status.success() {
+            bail!("{command:?} in pod {pod}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        String::from_utf8(output.stdout).context("the command printed something that is not text")
+    }
+
+    /// Takes the cluster down.
+    pub(crate) fn stop(self) -> Result<()> {
+        self.cluster.stop()
+    }
+}
