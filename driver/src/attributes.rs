@@ -41,10 +41,9 @@ pub fn of_module(first: &Chip, second: &Chip, inventory: &Inventory, labels: &No
     put(&mut attributes, "type", text("module"));
     put(&mut attributes, "chips", AttributeValue::Int(2));
     put(&mut attributes, "uuid", AttributeValue::Str(module_uuid(first.uuid.as_str())));
-    if let (Some(a), Some(b)) = (numa_node(first), numa_node(second)) {
-        if a == b {
-            put(&mut attributes, NUMA_NODE, AttributeValue::Int(a));
-        }
+    let agreed = numa_node(first).filter(|numa| numa_node(second) == Some(*numa));
+    if let Some(numa) = agreed {
+        put(&mut attributes, NUMA_NODE, AttributeValue::Int(numa));
     }
     attributes
 }

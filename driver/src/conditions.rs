@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::hardware::Health;
 use crate::id::{DeviceName, DeviceUuid, PoolName};
-use crate::prepare::{PlannedResult, PreparePlan};
+use crate::plan::{PlannedResult, PreparePlan};
 
 /// Three-valued truth of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,3 +155,6 @@ fn data(plan: &PreparePlan, result: &PlannedResult) -> serde_json::Value {
 fn clipped(message: String) -> String {
     message.chars().take(1024).collect()
 }
+
+#[cfg(test)]
+mod tests;

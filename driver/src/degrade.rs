@@ -63,3 +63,37 @@ pub fn degrade(mut plan: PoolPlan, lacking: &BTreeSet<Lacking>) -> PoolPlan {
     }
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Around, dual, single};
+
+    fn names(plan: &PoolPlan) -> Vec<String> {
+        plan.devices().map(|d| d.name.to_string()).collect()
+    }
+
+    #[test]
+    fn a_server_that_lacks_nothing_gets_everything() {
+        let plan = Around::default().plan(&dual(2));
+        assert_eq!(degrade(plan.clone(), &BTreeSet::new()), plan);
+    }
+
+    #[test]
+    fn without_counters_no_chip_stands_beside_its_module() {
+        let plan = degrade(Around::default().plan(&dual(2)), &BTreeSet::from([Lacking::Counters]));
+        assert_eq!(names(&plan), ["module-0", "module-1"]);
+        assert!(plan.devices().all(|d| d.consumes_counters.is_empty()));
+        assert!(plan.slices.iter().all(|s| matches!(s.content, SliceContent::Devices(_))));
+        let plan = degrade(Around::default().plan(&single(2)), &BTreeSet::from([Lacking::Counters]));
+        assert_eq!(names(&plan), ["chip-0-0", "chip-1-0"]);
+    }
+
+    #[test]
+    fn without_sharing_every_chip_is_exclusive() {
+        let plan = degrade(Around::default().plan(&dual(1)), &BTreeSet::from([Lacking::Sharing]));
+        assert_eq!(names(&plan), ["module-0", "chip-0-0", "chip-0-1"]);
+        assert!(plan.devices().all(|d| !d.allow_multiple_allocations));
+        assert!(plan.devices().flat_map(|d| d.capacity.values()).all(|c| c.policy.is_none()));
+    }
+}

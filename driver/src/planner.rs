@@ -1,6 +1,7 @@
 //! The slice planner: from what discovery saw to what the pool publishes, within the API's limits, such that
 //! a card that comes or goes changes nothing about any other.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attributes;
@@ -112,14 +113,17 @@ fn usable_chips<'a>(
     for chip in &input.inventory.chips {
         if let Err(problem) = check_place(chip) {
             problems.push(problem);
-        } else if usable.contains_key(&(chip.card, chip.die)) {
-            problems.push(problem_of(
+            continue;
+        }
+        match usable.entry((chip.card, chip.die)) {
+            Entry::Vacant(place) => {
+                place.insert(Candidate { chip, present: true });
+            }
+            Entry::Occupied(_) => problems.push(problem_of(
                 chip,
                 "duplicate_place",
                 "two chips claim this card and die; the first is published",
-            ));
-        } else {
-            usable.insert((chip.card, chip.die), Candidate { chip, present: true });
+            )),
         }
     }
     for chip in input.vanished {

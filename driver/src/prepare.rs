@@ -3,16 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::claim::{AllocationResult, Claim};
 use crate::hardware::{Chip, Inventory, MultiDiePolicy};
-use crate::id::{ClaimUid, DeviceName, DeviceUuid, PoolName, RequestName};
+use crate::id::{ClaimUid, DeviceName, DeviceUuid, PoolName};
 use crate::quantity::{Bytes, Percent, Quantity};
 use crate::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
-use crate::share_policy::{Breach, EffectivePolicy, Interpose, Pairing, PolicyError};
+use crate::share_policy::{Breach, EffectivePolicy, Interpose, Pairing};
 use crate::slices::published_memory;
 use crate::straddle::{Held, straddled_modules};
+
+pub use crate::plan::{PlannedChip, PlannedResult, PreparePlan};
+pub use crate::refusal::{Refusal, Shortage};
 
 /// The devices of one pool of this node.
 #[derive(Debug, Clone, Copy)]
@@ -21,292 +22,6 @@ pub struct NodePool<'a> {
     pub pool: &'a PoolName,
     /// What discovery sees now.
     pub inventory: &'a Inventory,
-}
-
-/// What one result gets of one chip.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedChip {
-    /// The hardware's identity: by this the chip is found again after a renumbering.
-    pub uuid: DeviceUuid,
-    /// DCMI card id at the time of Prepare.
-    pub card: u32,
-    /// DCMI device id inside the card at the time of Prepare.
-    pub die: u32,
-    /// The number in the device node's name at the time of Prepare.
-    pub phys_id: u32,
-    /// Memory that the scheduler counted against the chip.
-    pub memory: Bytes,
-    /// Compute that the scheduler counted against the chip.
-    pub cores: Percent,
-    /// Whether the result holds the chip alone (nothing below the chip's capacity in any dimension).
-    pub whole: bool,
-    /// The chip as discovery saw it at the time of Prepare: if it vanishes, it stays published as this while
-    /// the claim holds it.
-    pub seen: Chip,
-}
-
-/// What one allocation result becomes on this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedResult {
-    /// Position in the allocation.
-    pub index: usize,
-    /// The main request's name, as kubelet and containers know it.
-    pub request: RequestName,
-    /// The pool.
-    pub pool: PoolName,
-    /// The device.
-    pub device: DeviceName,
-    /// The share's identity, where the device is shared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share_id: Option<String>,
-    /// Name of the CDI device: `<claim uid>-<main request>-<index>`. The kind is the shell's to add.
-    pub cdi_device: String,
-    /// The chips: one, or both of a module.
-    pub chips: Vec<PlannedChip>,
-    /// Whether containers with this result get the interposer.
-    pub interpose: bool,
-    /// Whether the result is administrative access, not counted as use.
-    #[serde(default)]
-    pub admin_access: bool,
-}
-
-/// Everything that preparing one claim means on this node. It is kept in the checkpoint: CDI file and regions
-/// can be made again from it alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreparePlan {
-    /// The claim's UID.
-    pub claim: ClaimUid,
-    /// The claim's namespace.
-    pub namespace: String,
-    /// The claim's name.
-    pub name: String,
-    /// One entry per result of this driver, in the allocation's order.
-    pub results: Vec<PlannedResult>,
-    /// Quotas of the interposed chips; no chips when nothing is interposed.
-    pub shares: ClaimShares,
-    /// What happens on a breach.
-    #[serde(default)]
-    pub breach: Breach,
-}
-
-impl PreparePlan {
-    /// Whether any container of the claim gets the interposer.
-    pub fn interposed(&self) -> bool {
-        !self.shares.chips.is_empty()
-    }
-
-    /// The chips that the claim holds, each once, by identity.
-    pub fn chip_uuids(&self) -> BTreeSet<&DeviceUuid> {
-        self.results.iter().flat_map(|r| &r.chips).map(|c| &c.uuid).collect()
-    }
-
-    /// The devices that the claim holds and that count as use, with their pools.
-    pub fn devices_in_use(&self) -> impl Iterator<Item = (&PoolName, DeviceName)> {
-        self.results.iter().filter(|r| !r.admin_access).map(|r| (&r.pool, r.device))
-    }
-}
-
-impl PreparePlan {
-    /// The chips of the claim in `pool` that `inventory` does not have any more, as they were last seen.
-    pub fn vanished_chips<'a>(
-        &'a self,
-        pool: &'a PoolName,
-        inventory: &'a Inventory,
-    ) -> impl Iterator<Item = &'a Chip> {
-        self.results
-            .iter()
-            .filter(move |r| r.pool == *pool)
-            .flat_map(|r| &r.chips)
-            .map(|c| &c.seen)
-            .filter(|seen| !inventory.chips.iter().any(|c| c.uuid == seen.uuid))
-    }
-}
-
-impl PlannedResult {
-    /// The chips of the result as `inventory` sees them now, found by identity.
-    ///
-    /// # Errors
-    /// The identity of the first chip that is not there.
-    pub fn chips_in<'a>(&self, inventory: &'a Inventory) -> Result<Vec<&'a Chip>, DeviceUuid> {
-        self.chips
-            .iter()
-            .map(|p| inventory.chips.iter().find(|c| c.uuid == p.uuid).ok_or_else(|| p.uuid.clone()))
-            .collect()
-    }
-}
-
-/// Why a claim is not prepared here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The claim of that name is another object now.
-    #[error(
-        "claim {claim} has UID {found}, kubelet asked for {wanted}: the claim was deleted and made again; \
-         the pod must be made again too"
-    )]
-    UidMismatch {
-        /// `namespace/name`.
-        claim: String,
-        /// UID of the object that is there.
-        found: ClaimUid,
-        /// UID that was asked for.
-        wanted: ClaimUid,
-    },
-    /// The API server has no such claim.
-    #[error("claim {claim} (UID {wanted}) does not exist any more: recreate the pod")]
-    NotFound {
-        /// `namespace/name`.
-        claim: String,
-        /// UID that was asked for.
-        wanted: ClaimUid,
-    },
-    /// The allocation has no device of this driver.
-    #[error("claim {claim} has no device of vnpu.dev: kubelet should not have asked this driver")]
-    NoDevices {
-        /// `namespace/name`.
-        claim: String,
-    },
-    /// `status.allocation` is not set.
-    #[error("claim {claim} is not allocated: wait for the scheduler, or recreate the pod")]
-    NotAllocated {
-        /// `namespace/name`.
-        claim: String,
-    },
-    /// `metadata.deletionTimestamp` is set.
-    #[error("claim {claim} is being deleted: recreate the pod with a claim that stays")]
-    BeingDeleted {
-        /// `namespace/name`.
-        claim: String,
-    },
-    /// The claim was unprepared here and no pod holds it any more.
-    #[error("claim {claim} was released on this node and is reserved for no pod: nothing is prepared")]
-    Released {
-        /// `namespace/name`.
-        claim: String,
-    },
-    /// A result names a pool that this node does not serve.
-    #[error(
-        "claim {claim}, request {request}: pool {pool:?} is not served by this node: delete the pod, so that \
-         the claim is allocated again"
-    )]
-    UnknownPool {
-        /// `namespace/name`.
-        claim: String,
-        /// The request.
-        request: String,
-        /// The pool's text, shortened.
-        pool: String,
-    },
-    /// A result names a device that is not there now.
-    #[error(
-        "claim {claim}, request {request}: device {device:?} of pool {pool} is absent on this node: check the \
-         hardware (`vnpu doctor`), or delete the pod, so that the claim is allocated again"
-    )]
-    DeviceAbsent {
-        /// `namespace/name`.
-        claim: String,
-        /// The request.
-        request: String,
-        /// The pool.
-        pool: PoolName,
-        /// The device's text, shortened.
-        device: String,
-    },
-    /// A result consumes something that cannot be read as memory or cores of the device.
-    #[error(
-        "claim {claim}, request {request}: consumedCapacity {key} of device {device} is unusable: {message}"
-    )]
-    BadCapacity {
-        /// `namespace/name`.
-        claim: String,
-        /// The request.
-        request: String,
-        /// The device.
-        device: DeviceName,
-        /// The capacity.
-        key: String,
-        /// What is wrong.
-        message: String,
-    },
-    /// An opaque configuration is not a usable SharePolicy.
-    #[error("claim {claim}: opaque configuration for vnpu.dev: {source}")]
-    BadConfig {
-        /// `namespace/name`.
-        claim: String,
-        /// What is wrong with it.
-        source: PolicyError,
-    },
-    /// The claim holds exactly one chip of several modules.
-    #[error(
-        "claim {claim} straddles: it holds exactly one chip of each of modules {modules:?}. Ask for whole \
-         modules (class npu-module.vnpu.dev), add the constraint `matchAttribute: vnpu.dev/module`, or make \
-         one claim per chip"
-    )]
-    Straddles {
-        /// `namespace/name`.
-        claim: String,
-        /// The modules' card ids, ascending.
-        modules: Vec<u32>,
-    },
-    /// A chip does not have what the claim and the claims prepared before need together.
-    #[error(
-        "claim {claim}: chip {device} has {free} of {total} {capacity} free, {needed} are needed; claims \
-         prepared on it: {holders}. It is tried again; if it stays, delete the pod, so that the claim is \
-         allocated again"
-    )]
-    OverCapacity {
-        /// `namespace/name`.
-        claim: String,
-        /// The chip.
-        device: DeviceName,
-        /// `memory` or `cores`.
-        capacity: &'static str,
-        /// What is needed.
-        needed: String,
-        /// What is free.
-        free: String,
-        /// What the chip has.
-        total: String,
-        /// `namespace/name` of the claims that hold the rest.
-        holders: String,
-    },
-}
-
-impl Refusal {
-    /// Whether kubelet's next try may succeed without anybody changing the claim.
-    pub const fn retryable(&self) -> bool {
-        match self {
-            Self::NotAllocated { .. }
-            | Self::UnknownPool { .. }
-            | Self::DeviceAbsent { .. }
-            | Self::OverCapacity { .. } => true,
-            Self::UidMismatch { .. }
-            | Self::NotFound { .. }
-            | Self::NoDevices { .. }
-            | Self::BeingDeleted { .. }
-            | Self::Released { .. }
-            | Self::BadCapacity { .. }
-            | Self::BadConfig { .. }
-            | Self::Straddles { .. } => false,
-        }
-    }
-
-    /// Stable word for metrics, events and status.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::UidMismatch { .. } => "uid_mismatch",
-            Self::NotFound { .. } => "not_found",
-            Self::NoDevices { .. } => "no_devices",
-            Self::NotAllocated { .. } => "not_allocated",
-            Self::BeingDeleted { .. } => "being_deleted",
-            Self::Released { .. } => "released",
-            Self::UnknownPool { .. } => "unknown_pool",
-            Self::DeviceAbsent { .. } => "device_absent",
-            Self::BadCapacity { .. } => "bad_capacity",
-            Self::BadConfig { source, .. } => source.reason(),
-            Self::Straddles { .. } => "straddles",
-            Self::OverCapacity { .. } => "over_capacity",
-        }
-    }
 }
 
 /// Decides whether and how `claim` is prepared.
@@ -589,7 +304,7 @@ impl<'a> Quota<'a> {
         let total = published_memory(self.chip.memory);
         let over = |capacity: &'static str, needed: String, free: String, total: String| {
             let holders: Vec<String> = holders.iter().take(8).cloned().collect();
-            Err(Refusal::OverCapacity {
+            Err(Refusal::OverCapacity(Box::new(Shortage {
                 claim: claim.display_name(),
                 device: self.chip.name(),
                 capacity,
@@ -597,7 +312,7 @@ impl<'a> Quota<'a> {
                 free,
                 total,
                 holders: if holders.is_empty() { "none".to_owned() } else { holders.join(", ") },
-            })
+            })))
         };
         let needs = self.counted_memory > Bytes(0) || self.counted_cores > Percent(0);
         if needs && memory.saturating_add(self.counted_memory) > total {
@@ -649,4 +364,4 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

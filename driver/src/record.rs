@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ClaimUid;
-use crate::prepare::PreparePlan;
+use crate::plan::PreparePlan;
 use crate::time::WallTime;
 
 /// Version of the payload that this code writes, and the newest that it reads. Fields may be added without

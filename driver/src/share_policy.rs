@@ -212,8 +212,8 @@ impl SharePolicy {
         for (key, value) in object {
             match key.as_str() {
                 "apiVersion" | "kind" => {}
-                "compute" => policy.compute = section(key, value)?,
-                "memory" => policy.memory = section(key, value)?,
+                "compute" => policy.compute = section(key, object_only(key, value)?)?,
+                "memory" => policy.memory = section(key, object_only(key, value)?)?,
                 "breach" => policy.breach = section(key, value)?,
                 "pairing" => policy.pairing = section(key, value)?,
                 "interpose" => policy.interpose = section(key, value)?,
@@ -282,6 +282,11 @@ impl EffectivePolicy {
 
 fn section<'a, T: Deserialize<'a>>(name: &str, value: &'a Value) -> Result<T, PolicyError> {
     T::deserialize(value).map_err(|error| field(name, &error.to_string()))
+}
+
+/// Serde would also take a list, by position.
+fn object_only<'a>(name: &str, value: &'a Value) -> Result<&'a Value, PolicyError> {
+    if value.is_object() { Ok(value) } else { Err(field(name, "it must be an object")) }
 }
 
 fn field(field: &str, message: &str) -> PolicyError {

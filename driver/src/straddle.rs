@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn the_definition_by_table() {
-        let table: &[(&str, Vec<Held<u32>>, &[u32])] = &[
+        type Case<'a> = (&'a str, Vec<Held<u32>>, &'a [u32]);
+        let table: &[Case<'_>] = &[
             ("nothing", vec![], &[]),
             ("one chip", vec![chip(0, 0)], &[]),
             ("a pair of one module", vec![chip(0, 0), chip(0, 1)], &[]),

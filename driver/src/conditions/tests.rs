@@ -1,0 +1,45 @@
+use super::*;
+use crate::fixtures::dual;
+use crate::prepare::tests::{claim, plan_on, uid};
+
+fn plan(results: &[&str]) -> PreparePlan {
+    plan_on(&dual(1), &claim(&uid(1), results), &[]).unwrap()
+}
+
+fn attached_of(attachment: Attachment) -> (&'static str, &'static str) {
+    let statuses = device_statuses(&plan(&["a chip-0-0 4Gi 10"]), |_| attachment, |_| Health::Healthy);
+    (statuses[0].conditions[1].status.as_str(), statuses[0].conditions[1].reason)
+}
+
+#[test]
+fn attached_has_three_values() {
+    assert_eq!(attached_of(Attachment::Unknown), ("Unknown", "NoProcessSeen"));
+    assert_eq!(attached_of(Attachment::Attached), ("True", "UnderQuota"));
+    assert_eq!(attached_of(Attachment::Unattached), ("False", "OutsideQuota"));
+}
+
+#[test]
+fn devices_given_whole_have_no_attached_condition() {
+    let statuses = device_statuses(&plan(&["a module-0"]), |_| Attachment::Unknown, |_| Health::Healthy);
+    let kinds: Vec<&str> = statuses[0].conditions.iter().map(|c| c.kind).collect();
+    assert_eq!(kinds, ["Ready"]);
+}
+
+#[test]
+fn a_sick_chip_is_not_ready() {
+    let sick = |_: &DeviceUuid| Health::Unhealthy("HBM".repeat(1000));
+    let statuses = device_statuses(&plan(&["a chip-0-0 4Gi 10"]), |_| Attachment::Unknown, sick);
+    let ready = &statuses[0].conditions[0];
+    assert_eq!((ready.status, ready.reason), (Truth::False, "Unhealthy"));
+    assert!(ready.message.len() <= 1024);
+}
+
+#[test]
+fn the_data_says_quota_and_chip() {
+    let statuses =
+        device_statuses(&plan(&["a chip-0-1 4Gi 10"]), |_| Attachment::Unknown, |_| Health::Healthy);
+    insta::assert_snapshot!(statuses[0].data, @r#"{"chips":[{"card":0,"die":1,"physId":1,"quota":{"cores":10,"memory":"4Gi","mode":"hard","priority":5},"uuid":"VDIE-0000-1"}],"interposed":true}"#);
+    let whole = device_statuses(&plan(&["a module-0"]), |_| Attachment::Unknown, |_| Health::Healthy);
+    insta::assert_snapshot!(whole[0].data, @r#"{"chips":[{"card":0,"die":0,"physId":0,"uuid":"VDIE-0000-0"},{"card":0,"die":1,"physId":1,"uuid":"VDIE-0000-1"}],"interposed":false}"#);
+    assert!(whole[0].data.to_string().len() < 10 * 1024);
+}
