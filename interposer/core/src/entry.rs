@@ -1,0 +1,115 @@
+//! The table that the front end gets, and the C edge of every function in it: a panic of ours ends here, never
+//! in the program.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use vnpu_quota_abi::table::{CoreTable, FrontTable, KeyKind, TABLE_VERSION, Ticket, Verdict};
+
+use crate::process::Process;
+use crate::{incarnation, log};
+
+// No OnceLock: a child forked in the middle of one would wait for ever.
+static FRONT: AtomicPtr<FrontTable> = AtomicPtr::new(std::ptr::null_mut());
+
+static TABLE: CoreTable = CoreTable {
+    version: TABLE_VERSION,
+    size: size_of::<CoreTable>() as u32,
+    attach,
+    reserve,
+    settle,
+    forget,
+    forgotten,
+    memory_info,
+};
+
+/// Hands over the front end's table and gets ours; null when the front end is of another version.
+///
+/// # Safety
+/// `front` is null or points to a table that stays valid for ever.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vnpu_core_entry(front: *const FrontTable) -> *const CoreTable {
+    // SAFETY: by contract.
+    let Some(front) = (unsafe { front.as_ref() }) else { return std::ptr::null() };
+    if front.version != TABLE_VERSION || (front.size as usize) < size_of::<FrontTable>() {
+        return std::ptr::null();
+    }
+    FRONT.store(std::ptr::from_ref(front).cast_mut(), Ordering::Release);
+    &raw const TABLE
+}
+
+fn process() -> Option<&'static Process> {
+    // SAFETY: null, or a table that stays valid for ever.
+    incarnation::current(unsafe { FRONT.load(Ordering::Acquire).as_ref() }?)
+}
+
+/// Runs `act`; `otherwise` when it panics.
+fn guarded<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
+        log::once(log::Kind::Internal, "internal error in libvnpu_core.so; please report it");
+        otherwise
+    })
+}
+
+fn kind_of(raw: u32) -> KeyKind {
+    if raw == KeyKind::Handle as u32 { KeyKind::Handle } else { KeyKind::Address }
+}
+
+unsafe extern "C" fn attach() {
+    guarded((), || {
+        process();
+    });
+}
+
+unsafe extern "C" fn reserve(size: u64, policy: u32, device: i32, ticket: *mut Ticket) -> u32 {
+    // SAFETY: the front end's own ticket.
+    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Verdict::Denied as u32 };
+    guarded(Verdict::Denied, || {
+        process().map_or(Verdict::Denied, |p| p.reserve(size, policy, device, ticket))
+    }) as u32
+}
+
+unsafe extern "C" fn settle(ticket: *const Ticket, kind: u32, key: u64, ok: u32) {
+    // SAFETY: the front end's own ticket.
+    let Some(ticket) = (unsafe { ticket.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.settle(ticket, kind_of(kind), key, ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn forget(kind: u32, key: u64, ticket: *mut Ticket) -> u32 {
+    // SAFETY: the front end's own ticket.
+    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return 0 };
+    // Not attached: this process (or forked child) has allocated nothing, so the key is not ours.
+    guarded(0, || incarnation::attached().map_or(0, |p| u32::from(p.forget(kind_of(kind), key, ticket))))
+}
+
+unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
+    // SAFETY: the front end's own ticket.
+    let Some(ticket) = (unsafe { ticket.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.forgotten(ticket, kind_of(kind), ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn memory_info(free: *mut usize, total: *mut usize) -> u32 {
+    // SAFETY: the program's own pointers, which the vendor's function has just written.
+    let (Some(free), Some(total)) = (unsafe { (free.as_mut(), total.as_mut()) }) else { return 0 };
+    guarded(0, || {
+        let Some(process) = process() else { return 0 };
+        if let Some((free_bytes, total_bytes)) = process.memory_info() {
+            *free = usize::try_from(free_bytes).unwrap_or(usize::MAX);
+            *total = usize::try_from(total_bytes).unwrap_or(usize::MAX);
+            return 1;
+        }
+        if process.is_shut() {
+            *free = 0;
+            return 1;
+        }
+        0
+    })
+}

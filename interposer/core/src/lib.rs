@@ -1,0 +1,14 @@
+//! The back end of the interposer, `libvnpu_core.so`: keeps a process to the memory quotas of its claims. The
+//! front end loads it on the first call that concerns it and speaks to it through one table.
+
+mod chips;
+mod claim;
+mod entry;
+mod incarnation;
+mod liveness;
+mod log;
+mod map;
+mod pointers;
+mod process;
+
+pub use entry::vnpu_core_entry;

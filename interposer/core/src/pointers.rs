@@ -1,0 +1,212 @@
+//! Which address or handle cost how much: open-addressing tables in mappings of our own, never from malloc, so
+//! that no hook re-enters the program's allocator.
+//!
+//! Sharded; a shard is guarded by a spin lock with a bounded wait, held for tens of nanoseconds. A forked child
+//! starts with new tables, so a lock that another thread of the parent held is never waited for.
+
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What an address or handle stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) bytes: u64,
+    pub(crate) claim: u32,
+    pub(crate) device: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Place {
+    // 0: empty, as fresh mappings are.
+    key: u64,
+    block: Block,
+}
+
+const SHARDS: usize = 64;
+const FIRST_CAPACITY: usize = 1024;
+/// Some hundred milliseconds: far beyond any holder that still runs.
+const SPINS: u32 = 100_000;
+
+/// The table of one process.
+pub(crate) struct Pointers {
+    shards: [Shard; SHARDS],
+}
+
+struct Shard {
+    locked: AtomicBool,
+    table: UnsafeCell<Table>,
+}
+
+// SAFETY: the cell is only reached with `locked` held.
+unsafe impl Sync for Shard {}
+// SAFETY: a table owns its mapping.
+unsafe impl Send for Shard {}
+
+struct Table {
+    places: *mut Place,
+    capacity: usize,
+    used: usize,
+}
+
+impl Pointers {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Shard {
+                locked: AtomicBool::new(false),
+                table: UnsafeCell::new(Table { places: std::ptr::null_mut(), capacity: 0, used: 0 }),
+            }),
+        }
+    }
+
+    /// Remembers `key`; an older block of the same key is replaced and returned. `Err` when it cannot be kept.
+    pub(crate) fn insert(&self, key: u64, block: Block) -> Result<Option<Block>, ()> {
+        if key == 0 {
+            return Err(());
+        }
+        self.with(key, |table| table.insert(key, block)).unwrap_or(Err(()))
+    }
+
+    /// Forgets `key`.
+    pub(crate) fn remove(&self, key: u64) -> Option<Block> {
+        if key == 0 {
+            return None;
+        }
+        self.with(key, |table| table.remove(key)).flatten()
+    }
+
+    fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table) -> T) -> Option<T> {
+        // The top bits choose the shard, those below them the place in it.
+        let shard = self.shards.get((hash(key) >> 58) as usize % SHARDS)?;
+        let mut spins = 0;
+        // SYNC POINT: Acquire pairs with the Release store below.
+        while shard.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            spins += 1;
+            if spins > SPINS {
+                return None;
+            }
+            if spins % 64 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        // SAFETY: we hold the lock.
+        let out = act(unsafe { &mut *shard.table.get() });
+        shard.locked.store(false, Ordering::Release);
+        Some(out)
+    }
+}
+
+fn hash(key: u64) -> u64 {
+    // Addresses differ in their middle bits; a multiplication by an odd constant spreads them over the top.
+    (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The place where `key` belongs. Not from the low bits: those of a product know only the low bits of the
+/// address, which huge pages leave at zero.
+fn home(key: u64, mask: usize) -> usize {
+    (hash(key) >> 26) as usize & mask
+}
+
+impl Table {
+    fn place(&mut self, index: usize) -> Option<&mut Place> {
+        if index >= self.capacity {
+            return None;
+        }
+        // SAFETY: inside the mapping of `capacity` places, aligned, any bits valid; `&mut self` excludes others.
+        unsafe { self.places.add(index).as_mut() }
+    }
+
+    fn insert(&mut self, key: u64, block: Block) -> Result<Option<Block>, ()> {
+        // At most three quarters full, so that every probe ends at an empty place.
+        if (self.used + 1) * 4 > self.capacity * 3 {
+            self.grow()?;
+        }
+        let mask = self.capacity - 1;
+        let mut index = home(key, mask);
+        loop {
+            let place = self.place(index).ok_or(())?;
+            if place.key == key {
+                return Ok(Some(std::mem::replace(&mut place.block, block)));
+            }
+            if place.key == 0 {
+                *place = Place { key, block };
+                self.used += 1;
+                return Ok(None);
+            }
+            index = (index + 1) & mask;
+        }
+    }
+
+    fn remove(&mut self, key: u64) -> Option<Block> {
+        if self.capacity == 0 {
+            return None;
+        }
+        let mask = self.capacity - 1;
+        let mut index = home(key, mask);
+        let found = loop {
+            let place = self.place(index)?;
+            if place.key == key {
+                break place.block;
+            }
+            if place.key == 0 {
+                return None;
+            }
+            index = (index + 1) & mask;
+        };
+        // Close the gap: whoever was pushed past it moves back, so that no tombstones pile up.
+        let mut next = index;
+        loop {
+            next = (next + 1) & mask;
+            let candidate = *self.place(next)?;
+            if candidate.key == 0 {
+                break;
+            }
+            let home = home(candidate.key, mask);
+            let reaches = next.wrapping_sub(home) & mask >= next.wrapping_sub(index) & mask;
+            if reaches {
+                *self.place(index)? = candidate;
+                index = next;
+            }
+        }
+        self.place(index)?.key = 0;
+        self.used -= 1;
+        Some(found)
+    }
+
+    fn grow(&mut self) -> Result<(), ()> {
+        let capacity = (self.capacity * 2).max(FIRST_CAPACITY);
+        let mut bigger = Table { places: map(capacity)?, capacity, used: 0 };
+        for index in 0..self.capacity {
+            let Some(place) = self.place(index).copied() else { break };
+            if place.key != 0 {
+                bigger.insert(place.key, place.block)?;
+            }
+        }
+        if self.capacity != 0 {
+            // SAFETY: our own mapping of that size, referenced by nothing else.
+            unsafe { libc::munmap(self.places.cast(), self.capacity * size_of::<Place>()) };
+        }
+        *self = bigger;
+        Ok(())
+    }
+}
+
+fn map(places: usize) -> Result<*mut Place, ()> {
+    let len = places.checked_mul(size_of::<Place>()).ok_or(())?;
+    // SAFETY: a new anonymous mapping.
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(());
+    }
+    NonNull::new(base.cast()).map(NonNull::as_ptr).ok_or(())
+}

@@ -1,0 +1,157 @@
+/* A program under test: obeys commands on standard input, one answer line each. The first argument says how it
+ * finds the runtime: linked, or looked up on a handle at one of three layers. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+typedef int32_t (*set_t)(int32_t);
+typedef int32_t (*malloc_t)(void **, size_t, uint32_t);
+typedef int32_t (*rt_malloc_t)(void **, uint64_t, uint32_t, uint16_t);
+typedef int32_t (*free_t)(void *);
+typedef int32_t (*info_t)(uint32_t, size_t *, size_t *);
+typedef int32_t (*physical_t)(void **, size_t, const void *, uint64_t);
+
+static set_t set_device;
+static malloc_t acl_malloc;
+static rt_malloc_t rt_malloc;
+static free_t release;
+static info_t info;
+static physical_t physical;
+static free_t release_physical;
+
+#ifdef LINKED
+int32_t aclrtSetDevice(int32_t);
+int32_t aclrtMalloc(void **, size_t, uint32_t);
+int32_t aclrtFree(void *);
+int32_t aclrtGetMemInfo(uint32_t, size_t *, size_t *);
+#endif
+
+static void *need(void *handle, const char *name) {
+    void *found = dlsym(handle, name);
+    if (found == NULL) { printf("missing %s: %s\n", name, dlerror()); exit(3); }
+    return found;
+}
+static void *load(const char *name) {
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) { printf("cannot load: %s\n", dlerror()); exit(3); }
+    return handle;
+}
+static void find(const char *how) {
+#ifdef LINKED
+    (void)how;
+    set_device = aclrtSetDevice; acl_malloc = aclrtMalloc; release = aclrtFree; info = aclrtGetMemInfo;
+#else
+    if (strcmp(how, "acl") == 0) {
+        void *h = load("libascendcl.so");
+        set_device = need(h, "aclrtSetDevice"); acl_malloc = need(h, "aclrtMalloc");
+        release = need(h, "aclrtFree"); info = need(h, "aclrtGetMemInfo");
+    } else if (strcmp(how, "impl") == 0) {
+        void *h = load("libacl_rt_impl.so");
+        set_device = need(h, "aclrtSetDeviceImpl"); acl_malloc = need(h, "aclrtMallocImpl");
+        release = need(h, "aclrtFreeImpl"); info = need(h, "aclrtGetMemInfoImpl");
+        physical = need(h, "aclrtMallocPhysicalImpl"); release_physical = need(h, "aclrtFreePhysicalImpl");
+    } else {
+        void *h = load("libruntime.so");
+        set_device = need(h, "rtSetDevice"); rt_malloc = need(h, "rtMalloc");
+        release = need(h, "rtFree"); info = need(h, "rtMemGetInfoEx");
+    }
+#endif
+}
+static int32_t take(void **to, uint64_t size) {
+    return rt_malloc != NULL ? rt_malloc(to, size, 0, 0) : acl_malloc(to, size, 0);
+}
+
+static void *held[1 << 16];
+static int count;
+
+static void *churn(void *seed_) {
+    unsigned seed = (unsigned)(uintptr_t)seed_;
+    void *mine[8] = {0};
+    for (;;) {
+        int i = rand_r(&seed) % 8;
+        if (mine[i] != NULL) { release(mine[i]); mine[i] = NULL; }
+        else if (take(&mine[i], (uint64_t)(1 + rand_r(&seed) % 64) << 20) != 0) mine[i] = NULL;
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    char line[256];
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    find(argc > 1 ? argv[1] : "acl");
+    if (argc > 2) line[0] = 0;
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        char word[32] = "";
+        unsigned long long number = 0;
+        sscanf(line, "%31s %llu", word, &number);
+        if (strcmp(word, "device") == 0) {
+            printf("%d\n", set_device((int32_t)number));
+        } else if (strcmp(word, "alloc") == 0) {
+            errno = 77;
+            int32_t code = take(&held[count], number);
+            printf("%d %d\n", code, errno);
+            if (code == 0) count++;
+        } else if (strcmp(word, "fill") == 0) {
+            int from = count, code = 0;
+            while (count < (1 << 16) && (code = take(&held[count], number)) == 0) count++;
+            printf("%d %d\n", count - from, code);
+        } else if (strcmp(word, "free") == 0) {
+            int32_t code = 0;
+            while (number-- > 0 && count > 0) code |= release(held[--count]);
+            printf("%d\n", code);
+        } else if (strcmp(word, "unknown") == 0) {
+            printf("%d\n", release((void *)1));
+        } else if (strcmp(word, "info") == 0) {
+            size_t left = 0, total = 0;
+            int32_t code = info(1, &left, &total);
+            printf("%d %zu %zu\n", code, left, total);
+        } else if (strcmp(word, "physical") == 0 || strcmp(word, "host") == 0) {
+            struct { uint32_t handle, allocation, attr, id, type; uint64_t reserve; } prop = {0};
+            prop.type = word[0] == 'p';
+            void *handle = NULL;
+            int32_t code = physical(&handle, number, &prop, 0);
+            printf("%d\n", code);
+            if (code == 0 && prop.type == 1) held[count++] = handle;
+        } else if (strcmp(word, "freephysical") == 0) {
+            printf("%d\n", release_physical(held[--count]));
+        } else if (strcmp(word, "fork") == 0) {
+            /* The child frees what it inherited, allocates its own and ends. */
+            fflush(stdout);
+            pid_t child = fork();
+            if (child == 0) {
+                void *own = NULL;
+                int inherited = count > 0 ? release(held[count - 1]) : 0;
+                int32_t code = take(&own, number);
+                size_t left = 0, total = 0;
+                info(1, &left, &total);
+                printf("%d %d %zu\n", inherited, code, left);
+                fflush(stdout);
+                _exit(0);
+            }
+            waitpid(child, NULL, 0);
+        } else if (strcmp(word, "closefds") == 0) {
+            for (int fd = 3; fd < 4096; fd++) close(fd);
+            printf("ok\n");
+        } else if (strcmp(word, "exec") == 0) {
+            printf("ok\n");
+            fflush(stdout);
+            execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+        } else if (strcmp(word, "churn") == 0) {
+            printf("ok\n");
+            pthread_t other;
+            pthread_create(&other, NULL, churn, (void *)(uintptr_t)(number + 1));
+            churn((void *)(uintptr_t)number);
+        } else {
+            printf("what?\n");
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,61 @@
+/* A minimal libruntime.so: enough of the rt* family for tests of the interposer, with as much memory as one asks
+ * for, so that only the quota can refuse. The physical numbers of the chips come from FAKE_CHIPS ("3,5"). */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static __thread int32_t current = 0;
+
+static int chips(uint32_t *to, int max) {
+    const char *text = getenv("FAKE_CHIPS");
+    if (text == NULL) text = "0";
+    int count = 0;
+    while (*text != 0 && count < max) {
+        char *end;
+        to[count++] = (uint32_t)strtoul(text, &end, 10);
+        text = *end == ',' ? end + 1 : end;
+    }
+    return count;
+}
+
+int32_t rtSetDevice(int32_t device) {
+    uint32_t all[16];
+    if (device < 0 || device >= chips(all, 16)) return 107001;
+    current = device;
+    return 0;
+}
+int32_t rtGetDevice(int32_t *device) { *device = current; return 0; }
+int32_t rtGetDevicePhyIdByIndex(uint32_t index, uint32_t *chip) {
+    uint32_t all[16];
+    if ((int)index >= chips(all, 16)) return 107001;
+    *chip = all[index];
+    return 0;
+}
+/* The size stands in front of what is given out, and in the low half of the mapping nothing is ever touched. */
+static int32_t take(void **to, uint64_t size) {
+    if (getenv("FAKE_FAIL") != NULL) return 207001;
+    if (size == 0) return 107000;
+    void *base = mmap(NULL, 4096 + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return 207001;
+    *(uint64_t *)base = size;
+    *to = (char *)base + 4096;
+    return 0;
+}
+static int32_t give(void *pointer) {
+    if (pointer == NULL || ((uintptr_t)pointer & 4095) != 0) return 107000;
+    char *base = (char *)pointer - 4096;
+    munmap(base, 4096 + *(uint64_t *)base);
+    return 0;
+}
+int32_t rtMalloc(void **to, uint64_t size, uint32_t type, uint16_t module) { (void)type; (void)module; return take(to, size); }
+int32_t rtFree(void *pointer) { return give(pointer); }
+struct prop { uint32_t side, device, module, page, memory; uint64_t reserve; };
+int32_t rtMallocPhysical(void **handle, size_t size, struct prop *prop, uint64_t flags) { (void)prop; (void)flags; return take(handle, size); }
+int32_t rtFreePhysical(void *handle) { return give(handle); }
+int32_t rtMemGetInfoEx(uint32_t kind, size_t *free, size_t *total) {
+    (void)kind;
+    *free = 60ULL << 30;
+    *total = 64ULL << 30;
+    return 0;
+}

@@ -1,0 +1,161 @@
+//! The hooked functions: one line each, with the vendor's real C types. The list is also the map of `dlsym`.
+//!
+//! `aclrt*Impl` sees every ACL call of all CANN generations, `rt*` and `rts*` see the direct users of libruntime
+//! (contracts: layering of CANN). Imports of others' memory are not hooked: the exporter has paid.
+#![allow(
+    non_snake_case,
+    non_upper_case_globals,
+    missing_docs,
+    clippy::missing_safety_doc,
+    clippy::too_many_arguments
+)]
+
+use core::ffi::c_void;
+
+use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind};
+
+use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info};
+use crate::real::Real;
+
+/// One hooked function.
+pub(crate) struct Hook {
+    own: *const c_void,
+    real: &'static Real,
+}
+
+// SAFETY: an address of a function and a reference to atomics.
+unsafe impl Sync for Hook {}
+
+impl Hook {
+    /// Our function.
+    pub(crate) fn address(&self) -> *mut c_void {
+        self.own.cast_mut()
+    }
+
+    /// The vendor's.
+    pub(crate) fn real(&self) -> &'static Real {
+        self.real
+    }
+}
+
+/// The hook of that name.
+pub(crate) fn find(name: &[u8]) -> Option<&'static Hook> {
+    // Nearly every look-up of every program ends here.
+    if !(name.starts_with(b"aclrt") || name.starts_with(b"rt")) {
+        return None;
+    }
+    HOOKS.iter().find(|hook| hook.real.name() == name)
+}
+
+macro_rules! hooks {
+    ($($kind:ident $name:ident($($arg:ident: $type:ty),*) => $($detail:expr),*;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name($($arg: $type),*) -> i32 {
+                type Function = unsafe extern "C" fn($($type),*) -> i32;
+                static_real!($name);
+                let address = REAL.get($name as Function as *mut c_void);
+                if address.is_null() {
+                    return NO_FUNCTION;
+                }
+                // SAFETY: the vendor's function of this name, whose C types the list states.
+                let real = unsafe { core::mem::transmute::<*mut c_void, Function>(address) };
+                // SAFETY: the caller's own arguments.
+                $kind(|| unsafe { real($($arg),*) }, $($detail),*)
+            }
+        )*
+        mod reals {
+            use crate::real::Real;
+            $(pub(super) static $name: Real = Real::new(
+                // SAFETY: the literal ends with its only zero.
+                unsafe { core::ffi::CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) }
+            );)*
+        }
+        static HOOKS: &[Hook] = &[
+            $(Hook { own: $name as *const c_void, real: &reals::$name }),*
+        ];
+    };
+}
+
+macro_rules! static_real {
+    ($name:ident) => {
+        use reals::$name as REAL;
+    };
+}
+
+type Out = *mut *mut c_void;
+type Opaque = *mut c_void;
+
+/// The page policy of calls that state none.
+const HUGE_FIRST: u32 = 0;
+
+fn memory(size: u64, policy: u32) -> Wish {
+    Wish { size, policy, device: CURRENT_DEVICE, kind: KeyKind::Address, exempt: false }
+}
+
+/// Offsets in `aclrtPhysicalMemProp`: {handleType, allocationType, memAttr, location {id, type}, reserve}.
+const ACL_LOCATION_ID: usize = 12;
+const ACL_LOCATION_TYPE: usize = 16;
+/// Offsets in `rtDrvMemProp_t`: {side, devid, module_id, pg_type, mem_type, reserve}.
+const DRV_SIDE: usize = 0;
+const DRV_DEVICE: usize = 4;
+
+/// Physical memory. In both structures a side or type of 1 is the device, 0 the host.
+fn physical(size: usize, prop: *const c_void, side: usize, device: usize) -> Wish {
+    let word = |offset: usize| {
+        // SAFETY: the vendor's structure, larger than both offsets, aligned for 32-bit words.
+        unsafe { prop.cast::<u8>().add(offset).cast::<u32>().read_unaligned() }
+    };
+    let known = !prop.is_null();
+    Wish {
+        size: size as u64,
+        policy: HUGE_FIRST,
+        device: if known { word(device) as i32 } else { CURRENT_DEVICE },
+        kind: KeyKind::Handle,
+        exempt: known && word(side) == 0,
+    }
+}
+
+fn handle_of(out: *mut c_void) -> Out {
+    out.cast()
+}
+
+hooks! {
+    alloc aclrtMallocImpl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
+    alloc aclrtMallocAlign32Impl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
+    alloc aclrtMallocCachedImpl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
+    alloc aclrtMallocWithCfgImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
+    alloc aclrtMallocForTaskSchedulerImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
+    alloc aclrtMemAllocManagedImpl(out: Out, size: u64, flag: u32) => out, memory(size, HUGE_FIRST);
+    alloc aclrtMallocPhysicalImpl(handle: Opaque, size: usize, prop: *const c_void, flags: u64) => handle_of(handle), physical(size, prop, ACL_LOCATION_TYPE, ACL_LOCATION_ID);
+    alloc aclrtMemPoolMallocAsyncImpl(out: Out, size: usize, pool: Opaque, stream: Opaque) => out, memory(size as u64, HUGE_FIRST);
+    free aclrtFreeImpl(pointer: Opaque) => pointer, KeyKind::Address;
+    free aclrtFreeWithDevSyncImpl(pointer: Opaque) => pointer, KeyKind::Address;
+    free aclrtMemFreeManagedImpl(pointer: Opaque) => pointer, KeyKind::Address;
+    free aclrtFreePhysicalImpl(handle: Opaque) => handle, KeyKind::Handle;
+    free aclrtMemPoolFreeAsyncImpl(pointer: Opaque, stream: Opaque) => pointer, KeyKind::Address;
+    info aclrtGetMemInfoImpl(attr: u32, free: *mut usize, total: *mut usize) => free, total;
+    attach aclrtSetDeviceImpl(device: i32) => ;
+
+    alloc rtMalloc(out: Out, size: u64, kind: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtMallocCached(out: Out, size: u64, kind: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtDvppMalloc(out: Out, size: u64, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtDvppMallocWithFlag(out: Out, size: u64, flag: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtMemAllocManaged(out: Out, size: u64, flag: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtMemAlloc(out: Out, size: u64, policy: u32, advise: u32, config: Opaque) => out, memory(size, policy);
+    alloc rtsMalloc(out: Out, size: u64, policy: u32, advise: u32, config: Opaque) => out, memory(size, policy);
+    alloc rtMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, DRV_SIDE, DRV_DEVICE);
+    alloc rtsMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, DRV_SIDE, DRV_DEVICE);
+    free rtFree(pointer: Opaque) => pointer, KeyKind::Address;
+    free rtsFree(pointer: Opaque) => pointer, KeyKind::Address;
+    free rtFreeWithDevSync(pointer: Opaque) => pointer, KeyKind::Address;
+    free rtDvppFree(pointer: Opaque) => pointer, KeyKind::Address;
+    free rtMemFreeManaged(pointer: Opaque) => pointer, KeyKind::Address;
+    free rtFreePhysical(handle: Opaque) => handle, KeyKind::Handle;
+    free rtsFreePhysical(handle: Opaque) => handle, KeyKind::Handle;
+    info rtMemGetInfo(free: *mut usize, total: *mut usize) => free, total;
+    info rtMemGetInfoEx(kind: u32, free: *mut usize, total: *mut usize) => free, total;
+    info rtsMemGetInfo(kind: u32, free: *mut usize, total: *mut usize) => free, total;
+    attach rtSetDevice(device: i32) => ;
+    attach rtsSetDevice(device: i32) => ;
+}
