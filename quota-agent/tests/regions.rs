@@ -1,4 +1,6 @@
 //! Regions on a real file system, with real processes that die.
+// Helpers of tests may fail by panic, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
 use std::os::fd::AsRawFd;

@@ -1,5 +1,7 @@
 //! The memory quota end to end: a driver process under `LD_PRELOAD`, a fake runtime that never refuses, and the
 //! node agent's view of the ledger.
+// Helpers of tests may fail by panic, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 
@@ -197,9 +199,18 @@ fn without_any_claim_nothing_is_touched() {
     let mut driver = node.driver("acl");
     assert_eq!(driver.info(), (60 * GIB, 64 * GIB));
     assert_eq!(driver.ask("alloc 107374182400"), "0 77");
-    let mut outside = Driver::start(node.driver_command("acl").env("VNPU_REGION_DIR", "/nonexistent"));
+    let mut outside = Driver::start(node.driver_command("acl").env_remove("VNPU_REGION_DIR"));
     assert_eq!(outside.info(), (60 * GIB, 64 * GIB));
     assert_eq!(outside.ask("alloc 107374182400"), "0 77");
+}
+
+#[test]
+fn a_named_region_directory_that_is_gone_refuses_memory() {
+    let node = Node::empty();
+    let mut driver = Driver::start(
+        node.driver_command("acl").env("VNPU_REGION_DIR", "/nonexistent").stderr(Stdio::null()),
+    );
+    assert_eq!(driver.ask("alloc 512"), format!("{OUT_OF_MEMORY} 77"));
 }
 
 /// Spoils the regions of a claim and says what a driver then answers to an allocation, its free bytes, and what

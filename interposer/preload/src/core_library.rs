@@ -66,9 +66,12 @@ pub(crate) fn get() -> Core {
 }
 
 fn in_a_claim() -> bool {
-    let dir = environment(DIR_VARIABLE).unwrap_or(DEFAULT_DIR);
+    let named = environment(DIR_VARIABLE);
+    let dir = named.unwrap_or(DEFAULT_DIR);
     let mut path = [0_u8; 4096];
-    join(&mut path, dir, b"/claims\0").is_some_and(exists)
+    let has = |path: &mut [u8; 4096], name| join(path, dir, name).is_some_and(exists);
+    // A directory that somebody named and that is gone was a quota: the back end says so and refuses.
+    has(&mut path, b"/claims\0") || (named.is_some() && !has(&mut path, b"\0"))
 }
 
 fn load() -> Option<&'static CoreTable> {

@@ -1,5 +1,7 @@
 //! What the interposer's end-to-end tests share: both libraries, a fake runtime and driver compiled once, and
 //! processes that run under them.
+// Helpers of tests may fail by panic, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;

@@ -1,0 +1,109 @@
+//! The program: started with our preload, given our signals, waited for.
+
+use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+
+use crate::error::RunError;
+
+/// Signals that are passed on. Those that cannot be caught, and those about us, are not among them.
+const FORWARDED: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGCONT,
+    libc::SIGWINCH,
+];
+
+/// Runs `program` to its end; its exit code, or 128 + the signal that killed it.
+pub(crate) fn run(
+    program: &[OsString],
+    preload: &Path,
+    regions: &Path,
+    inherited: RawFd,
+) -> Result<u8, RunError> {
+    let Some((name, arguments)) = program.split_first() else {
+        return Err(RunError::Internal("no program"));
+    };
+    let (signals, before) = block()?;
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env("LD_PRELOAD", with_preload(preload, std::env::var_os("LD_PRELOAD").as_deref()))
+        .env("VNPU_REGION_DIR", regions);
+    // SAFETY: both calls are async-signal-safe and touch nothing but the child's own mask and descriptor.
+    unsafe {
+        command.pre_exec(move || {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+            libc::fcntl(inherited, libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|source| RunError::Start { program: name.to_string_lossy().into_owned(), source })?;
+    let status = wait(&mut child, &signals)?;
+    Ok(code_of(status))
+}
+
+/// Our library first, so that what others preload still comes, behind us.
+fn with_preload(ours: &Path, others: Option<&OsStr>) -> OsString {
+    let mut value = ours.as_os_str().to_owned();
+    if let Some(others) = others.filter(|o| !o.is_empty()) {
+        value.push(":");
+        value.push(others);
+    }
+    value
+}
+
+/// Blocks the forwarded signals and SIGCHLD, to be fetched by `wait`; returns the set and the mask before.
+fn block() -> Result<(libc::sigset_t, libc::sigset_t), RunError> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset fills the set before it is used, sigprocmask fills `before`.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in FORWARDED {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) != 0 {
+            return Err(RunError::Internal("signals cannot be blocked"));
+        }
+        Ok((set.assume_init(), before.assume_init()))
+    }
+}
+
+fn wait(child: &mut Child, signals: &libc::sigset_t) -> Result<ExitStatus, RunError> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => (),
+            Err(_) => return Err(RunError::Internal("the program cannot be waited for")),
+        }
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: a valid set and a siginfo to fill.
+        let signal = unsafe { libc::sigwaitinfo(signals, info.as_mut_ptr()) };
+        if !FORWARDED.contains(&signal) {
+            continue;
+        }
+        // SAFETY: filled by sigwaitinfo.
+        let from_kernel = unsafe { info.assume_init() }.si_code > 0;
+        // What the terminal sends goes to the whole group: the program has it already.
+        if !from_kernel {
+            // SAFETY: our own child, which has not been waited for, so that the pid is still its own.
+            unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        }
+    }
+}
+
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
+    u8::try_from(code).unwrap_or(255)
+}

@@ -1,0 +1,62 @@
+//! Why `vnpu run` could not run the program. Each error says what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vnpu_discovery::DiscoveryError;
+use vnpu_driver::quantity::Bytes;
+use vnpu_quota_agent::AgentError;
+
+/// A failure before or around the program.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error("--cores is not available yet: this version limits memory only; leave the option out")]
+    CoresUnavailable,
+    #[error(
+        "the node plugin runs on this machine (it holds {}); shares are given out by Kubernetes here. \
+         Stop it first, or claim a share in the cluster", lock.display()
+    )]
+    PluginRuns { lock: PathBuf },
+    #[error("{0}")]
+    Discovery(#[from] DiscoveryError),
+    #[error("the driver reports no usable chip on this machine{problems}")]
+    NoChip { problems: String },
+    #[error("there is no chip {wanted}; there are:{known}")]
+    UnknownDevice { wanted: String, known: String },
+    #[error("this machine has several chips: choose one with --device:{known}")]
+    DeviceNeeded { known: String },
+    #[error("--memory must be more than 0")]
+    NoMemory,
+    #[error("--memory {wanted} is more than chip {chip} has ({has})")]
+    TooMuchMemory { wanted: Bytes, chip: String, has: Bytes },
+    #[error(
+        "{} is not there: build the interposer, or say with --interposer-dir where libvnpu.so and \
+         libvnpu_core.so are", path.display()
+    )]
+    InterposerMissing { path: PathBuf },
+    #[error("{} has a character that LD_PRELOAD cannot hold (space or colon): put the interposer elsewhere", path.display())]
+    InterposerPath { path: PathBuf },
+    #[error("{0}")]
+    Regions(#[from] AgentError),
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start {program}: {source}")]
+    Start { program: String, source: io::Error },
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
+}
+
+impl RunError {
+    /// As shells and other runners do: 127 not found, 126 not executable, 125 our own failures.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Start { .. } => 126,
+            _ => 125,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,132 @@
+//! `vnpu run`: chip, regions, program, in this order, and everything away again behind it.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use vnpu_discovery::Backend;
+use vnpu_discovery::ascend::{Ascend, AscendOptions};
+use vnpu_driver::hardware::{Chip, Health};
+use vnpu_driver::id::ClaimUid;
+use vnpu_driver::quantity::{Bytes, Percent};
+use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
+
+use crate::error::RunError;
+use crate::regions::{RunRegions, base_dir};
+use crate::{child, choose};
+
+/// Options of `vnpu run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Device memory that the program may use, such as 4Gi.
+    #[arg(long, value_name = "QUANTITY")]
+    memory: Bytes,
+    /// The chip's UUID; needed where there are several.
+    #[arg(long, value_name = "UUID")]
+    device: Option<String>,
+    /// Percent of the chip's compute. Not available yet.
+    #[arg(long, value_name = "PERCENT", hide = true)]
+    cores: Option<String>,
+    /// The vendor's DCMI library; without it the driver's usual places are searched.
+    #[arg(long, value_name = "FILE", env = "VNPU_DCMI_LIBRARY")]
+    dcmi_library: Option<PathBuf>,
+    /// What stands for / in front of the driver's files.
+    #[arg(long, value_name = "DIR", env = "VNPU_DRIVER_ROOT", default_value = "/")]
+    driver_root: PathBuf,
+    /// Where libvnpu.so and libvnpu_core.so are [default: beside this program, else /usr/local/lib/vnpu].
+    #[arg(long, value_name = "DIR", env = "VNPU_INTERPOSER_DIR")]
+    interposer_dir: Option<PathBuf>,
+    /// State directory of the node plugin, to see whether it runs here.
+    #[arg(long, value_name = "DIR", env = "VNPU_STATE_DIR", default_value = "/var/lib/vnpu")]
+    state_dir: PathBuf,
+    /// Where the quota's files live while the program runs [default: $XDG_RUNTIME_DIR/vnpu, else /run/vnpu-cli].
+    #[arg(long, value_name = "DIR", env = "VNPU_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    program: Vec<OsString>,
+}
+
+/// Runs the program; its exit code.
+pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
+    if arguments.cores.is_some() {
+        return Err(RunError::CoresUnavailable);
+    }
+    refuse_beside_plugin(&arguments.state_dir)?;
+    let preload = preload_library(arguments.interposer_dir.as_deref())?;
+    let backend = Ascend::new(AscendOptions {
+        dcmi_library: arguments.dcmi_library.clone(),
+        driver_root: arguments.driver_root.clone(),
+        ..AscendOptions::default()
+    });
+    let inventory = backend.discover()?;
+    let chip = choose::choose(&inventory, arguments.device.as_deref(), arguments.memory)?;
+    if let Health::Unhealthy(problem) = &chip.health {
+        eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
+    }
+    let regions =
+        RunRegions::create(&base_dir(arguments.run_dir.as_deref()), &shares(chip, arguments.memory)?)?;
+    let result = child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor());
+    regions.remove();
+    result
+}
+
+/// The plugin holds a shared lock on `<state-dir>/lock` for life; only somebody who gets the exclusive one is
+/// alone. It is let go at once: several runs beside each other are fine.
+fn refuse_beside_plugin(state_dir: &Path) -> Result<(), RunError> {
+    let lock = state_dir.join("lock");
+    let file = match File::open(&lock) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(RunError::io("see whether the node plugin runs by", &lock, e)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(RunError::PluginRuns { lock }),
+        Err(TryLockError::Error(e)) => Err(RunError::io("lock", &lock, e)),
+    }
+}
+
+fn preload_library(configured: Option<&Path>) -> Result<PathBuf, RunError> {
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let candidates: Vec<PathBuf> = match configured {
+        Some(dir) => vec![dir.to_path_buf()],
+        None => beside.into_iter().chain([PathBuf::from("/usr/local/lib/vnpu")]).collect(),
+    };
+    let mut missing = PathBuf::from("libvnpu.so");
+    for dir in candidates {
+        // Absolute: the program may change its directory before it starts others.
+        let dir = std::path::absolute(&dir).map_err(|e| RunError::io("find", &dir, e))?;
+        match ["libvnpu.so", "libvnpu_core.so"].iter().map(|name| dir.join(name)).find(|path| !path.exists())
+        {
+            None => {
+                let path = dir.join("libvnpu.so");
+                // The loader splits the variable at spaces and colons, whatever quotes are around.
+                if path.to_string_lossy().contains([' ', ':']) {
+                    return Err(RunError::InterposerPath { path });
+                }
+                return Ok(path);
+            }
+            Some(path) => missing = path,
+        }
+    }
+    Err(RunError::InterposerMissing { path: missing })
+}
+
+fn shares(chip: &Chip, memory: Bytes) -> Result<ClaimShares, RunError> {
+    let claim = ClaimUid::new(uuid::Uuid::new_v4().to_string())
+        .map_err(|_| RunError::Internal("a random UUID is no claim UID"))?;
+    let share = ChipShare {
+        uuid: chip.uuid.clone(),
+        phys_id: chip.phys_id,
+        memory,
+        cores: Percent(100),
+        mode: ComputeMode::BestEffort,
+        priority: 5,
+        on_failure: OnFailure::Closed,
+        overhead: Overhead::Charge,
+    };
+    Ok(ClaimShares { claim, chips: vec![share] })
+}
