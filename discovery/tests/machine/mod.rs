@@ -1,0 +1,139 @@
+//! A simulated machine for a test: a driver root of its own, a driver process, a configuration that changes.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use standin_build::Artefacts;
+use standin_protocol::Machine;
+use tempfile::TempDir;
+use vnpu_discovery::Backend;
+use vnpu_discovery::ascend::{Ascend, AscendOptions};
+use vnpu_driver::hardware::Inventory;
+
+/// How long anything may take before the test fails; never reached on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn artefacts() -> &'static Artefacts {
+    static BUILT: OnceLock<Artefacts> = OnceLock::new();
+    BUILT.get_or_init(|| standin_build::build(false).unwrap())
+}
+
+/// Puts `libdcmi.so` where the driver's packages put it.
+pub(crate) fn install_dcmi(root: &Path) {
+    let directory = root.join("usr/local/dcmi");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::copy(artefacts().lib.join("libdcmi.so"), directory.join("libdcmi.so")).unwrap();
+}
+
+/// A shared library of a line of C.
+pub(crate) fn compile(directory: &Path, name: &str, source: &str) -> PathBuf {
+    let (library, file) = (directory.join(name), directory.join("source.c"));
+    std::fs::write(&file, source).unwrap();
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&file).status().unwrap();
+    assert!(status.success());
+    library
+}
+
+pub(crate) struct Node {
+    root: TempDir,
+    driver: Child,
+}
+
+impl Node {
+    pub(crate) fn start(machine: &Machine) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        install_dcmi(root.path());
+        Self::start_in(root, machine)
+    }
+
+    pub(crate) fn start_in(root: TempDir, machine: &Machine) -> Self {
+        let config = root.path().join("machine.yaml");
+        std::fs::write(&config, serde_json::to_string(machine).unwrap()).unwrap();
+        let mut driver = Command::new(artefacts().device())
+            .args(["serve", "--config"])
+            .arg(&config)
+            .arg("--driver-root")
+            .arg(root.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(driver.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready"), "{line}");
+        Self { root, driver }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Another machine from now on.
+    pub(crate) fn change(&self, machine: &Machine) {
+        let fresh = self.root().join("machine.new");
+        std::fs::write(&fresh, serde_json::to_string(machine).unwrap()).unwrap();
+        std::fs::rename(&fresh, self.root().join("machine.yaml")).unwrap();
+    }
+
+    pub(crate) fn options(&self) -> AscendOptions {
+        AscendOptions {
+            driver_root: self.root().to_owned(),
+            dev_root: self.root().join("dev"),
+            sys_root: self.root().join("sys"),
+            deadline: PATIENCE,
+            dcmi_library: None,
+        }
+    }
+
+    pub(crate) fn ascend(&self) -> Ascend {
+        Ascend::new(self.options())
+    }
+
+    /// For calls that are meant to hang.
+    pub(crate) fn impatient(&self) -> Ascend {
+        Ascend::new(AscendOptions { deadline: Duration::from_millis(500), ..self.options() })
+    }
+
+    /// Passes until one shows what is waited for.
+    pub(crate) fn until(&self, ascend: &Ascend, enough: impl Fn(&Inventory) -> bool) -> Inventory {
+        self.wait(|| ascend.discover().ok().filter(&enough))
+    }
+
+    pub(crate) fn wait<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not come");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A process that holds memory on a device.
+    pub(crate) fn hold(&self, device: u32, bytes: u64) -> Child {
+        let dev = self.root().join("dev");
+        std::fs::create_dir_all(&dev).unwrap();
+        for id in 0..=device {
+            std::fs::write(dev.join(format!("davinci{id}")), "").unwrap();
+        }
+        Command::new(artefacts().bin.join("acl-demo"))
+            .args(["hold", "--device", &device.to_string(), "--bytes", &bytes.to_string()])
+            .env("LD_LIBRARY_PATH", &artefacts().lib)
+            .env("STANDIN_DEV", dev)
+            .env("STANDIN_SOCKET", self.root().join(standin_protocol::SOCKET_BELOW_ROOT))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
