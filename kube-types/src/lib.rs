@@ -4,6 +4,8 @@
 
 pub mod claim;
 pub mod compare;
+#[cfg(test)]
+mod fixtures;
 pub mod slice;
 pub mod status;
 pub mod sync;

@@ -155,3 +155,6 @@ fn taint(taint: &Taint) -> api::DeviceTaint {
         time_added: None,
     }
 }
+
+#[cfg(test)]
+mod tests;
