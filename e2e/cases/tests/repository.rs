@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cel::{Context, Program, Value as CelValue};
 use serde_json::{Value, json};
-use vnpu_e2e_cases::{GuardCase, GuardVerdict};
+use vnpu_e2e_cases::{Example, GuardCase, GuardVerdict};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -192,25 +192,20 @@ fn a_guard_case_is_judged_by_success_and_message() {
 
 #[test]
 fn every_example_has_its_files_and_expects_something() {
-    let entries = std::fs::read_dir(root().join("examples")).expect("a directory");
-    let mut examples: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
-    examples.retain(|path| path.is_dir());
+    let examples = Example::load(&root().join("examples")).expect("readable examples");
     assert!(!examples.is_empty());
     let index = std::fs::read_to_string(root().join("examples/README.md")).expect("the list");
-    for example in examples {
-        let name = example.file_name().and_then(|n| n.to_str()).expect("a name");
-        let names = |objects: &[Value]| -> BTreeSet<String> {
-            objects.iter().map(|o| o["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
-        };
-        let mut objects = documents(&example.join(format!("{name}.yaml")));
-        objects.retain(|object| object["kind"] == "Pod");
-        let expectation = documents(&example.join("expect.yaml")).remove(0);
-        let pods = expectation["pods"].as_array().expect("pods");
-        let expected: BTreeSet<String> =
-            pods.iter().map(|p| p["name"].as_str().expect("a name").to_owned()).collect();
-        assert_eq!(names(&objects), expected, "{name}: every pod is expected to come to something");
-        assert!(expectation["claims"].as_array().is_some_and(|c| !c.is_empty()), "{name}: claims nothing");
-        let readme = std::fs::read_to_string(example.join("README.md")).expect("a README");
+    for Example { name, manifest, expectation } in &examples {
+        let objects = documents(manifest);
+        let pods: BTreeSet<&str> = objects
+            .iter()
+            .filter(|o| o["kind"] == "Pod")
+            .filter_map(|o| o["metadata"]["name"].as_str())
+            .collect();
+        let expected: BTreeSet<&str> = expectation.pods.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(pods, expected, "{name}: every pod is expected to come to something");
+        assert!(!expectation.claims.is_empty(), "{name}: expects nothing of a claim");
+        let readme = std::fs::read_to_string(manifest.with_file_name("README.md")).expect("a README");
         let command = format!("$ kubectl apply -f examples/{name}/{name}.yaml");
         assert!(readme.contains(&command), "{name}: the README shows `{command}`");
         assert!(index.contains(&format!("[{name}]({name})")), "{name}: is in the list");
