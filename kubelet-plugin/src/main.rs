@@ -1,2 +1,57 @@
-//! vnpu-kubelet-plugin.
-fn main() {}
+//! vnpu-kubelet-plugin: reads the command line, sets up logging and the runtime, and runs the plugin.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use vnpu_kubelet_plugin::config::{Args, Settings};
+use vnpu_kubelet_plugin::{check, run};
+
+/// Exit code for a configuration that cannot be used, as of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+
+#[allow(clippy::print_stdout, clippy::print_stderr)] // what the command line is for
+fn main() -> ExitCode {
+    let settings = match Settings::from_args(Args::parse()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("vnpu-kubelet-plugin: {error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    if settings.args.check {
+        let report = check::check(&settings);
+        print!("{}", report.text);
+        return if report.good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let level = match vnpu_telemetry::init_logging(settings.log_format, &settings.args.log) {
+        Ok(level) => level,
+        Err(error) => {
+            eprintln!("vnpu-kubelet-plugin: {error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    // Work is I/O and fsync on blocking threads; more workers would only cost memory on a node with 192 cores.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_stack_size(512 * 1024)
+        .thread_name("vnpu")
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run::run(settings, level));
+            // A vendor library that hangs must not hold up the end.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            result
+        }
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

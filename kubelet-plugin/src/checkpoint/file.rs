@@ -1,0 +1,213 @@
+//! One log file: opened with repair, appended to durably, compacted by rename. Used by one thread at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use vnpu_driver::record::{Checkpoint, Record, RecordError};
+use vnpu_driver::time::WallTime;
+
+use super::error::StoreError;
+use super::frame::{self, Damage, Scan};
+use crate::crash_at;
+
+/// The log is compacted when it is longer than this and mostly history.
+const COMPACT_ABOVE: u64 = 1 << 20;
+
+/// Which bytes are in the file, as seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+}
+
+/// The open log.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    stamp: Stamp,
+    compacted: u64,
+}
+
+/// What opening found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) log: LogFile,
+    pub(super) state: Checkpoint,
+    /// Where a log with a damaged body was put aside; its whole records are in `state` all the same.
+    pub(super) quarantined: Option<PathBuf>,
+    /// Bytes of a cut-off write that were removed from the end.
+    pub(super) truncated: u64,
+}
+
+impl LogFile {
+    /// Opens `<state_dir>/checkpoint.log`, making it when absent, repairing it when damaged. The caller holds
+    /// the operation lock.
+    pub(super) fn open(state_dir: &Path, now: WallTime) -> Result<Opened, StoreError> {
+        let path = state_dir.join("checkpoint.log");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let log = Self::replace(&path, &Checkpoint::default(), now)?;
+                return Ok(Opened { log, state: Checkpoint::default(), quarantined: None, truncated: 0 });
+            }
+            Err(e) => return Err(StoreError::io("read", &path, e)),
+        };
+        let (payloads, damage) = match frame::scan(&bytes) {
+            Scan::Newer(found) => {
+                return Err(StoreError::NewerFormat { path, found, known: frame::FORMAT });
+            }
+            Scan::Frames { payloads, damage } => (payloads, damage),
+        };
+        let mut state = Checkpoint::default();
+        let mut malformed = false;
+        for payload in payloads {
+            match Record::decode(payload) {
+                Ok(record) => state.apply(&record),
+                Err(source @ RecordError::Newer { .. }) => {
+                    return Err(StoreError::NewerRecord { path, source });
+                }
+                Err(RecordError::Malformed(_)) => malformed = true,
+            }
+        }
+        if malformed || damage == Damage::Body {
+            let aside = quarantine(&path, now)?;
+            let log = Self::replace(&path, &state, now)?;
+            return Ok(Opened { log, state, quarantined: Some(aside), truncated: 0 });
+        }
+        let file =
+            OpenOptions::new().append(true).open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+        let mut truncated = 0;
+        if let Damage::Tail(whole) = damage {
+            let whole = whole as u64;
+            truncated = bytes.len() as u64 - whole;
+            file.set_len(whole)
+                .and_then(|()| file.sync_all())
+                .map_err(|e| StoreError::io("repair", &path, e))?;
+        }
+        let stamp = stamp_of(&file, &path)?;
+        let log = Self { path, file, stamp, compacted: 0 };
+        Ok(Opened { log, state, quarantined: None, truncated })
+    }
+
+    /// Whether another instance wrote since: then all must be read again.
+    pub(super) fn changed_outside(&self) -> Result<bool, StoreError> {
+        match fs::metadata(&self.path) {
+            Ok(now) => Ok(self.stamp != Stamp { inode: now.ino(), length: now.len() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(e) => Err(StoreError::io("look at", &self.path, e)),
+        }
+    }
+
+    /// Appends records and waits until they are on the disk: one write and one flush for all of them. After an
+    /// error the log is as it was.
+    pub(super) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut bytes = Vec::with_capacity(payloads.iter().map(|p| p.len() + 16).sum());
+        for payload in payloads {
+            frame::append(&mut bytes, payload);
+        }
+        let written = self.write(&bytes);
+        if let Err(error) = written {
+            // A part of a frame must not stand before the next one. Where even this fails, the part is a cut-off
+            // tail for the next start, and a damaged body at worst if more could be appended after it.
+            let _ = self.file.set_len(self.stamp.length);
+            return Err(StoreError::io("append to", &self.path, error));
+        }
+        self.stamp.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(feature = "failpoints")]
+        if let Some((first, second)) = bytes.split_at_checked(bytes.len() / 2) {
+            self.file.write_all(first)?;
+            crash_at!("log.write.half");
+            self.file.write_all(second)?;
+        }
+        #[cfg(not(feature = "failpoints"))]
+        self.file.write_all(bytes)?;
+        crash_at!("log.write.after");
+        self.file.sync_data()
+    }
+
+    /// Whether the log is mostly history.
+    pub(super) fn is_long(&self) -> bool {
+        self.stamp.length > COMPACT_ABOVE.max(self.compacted.saturating_mul(4))
+    }
+
+    /// Rewrites the log to the fewest records.
+    pub(super) fn compact(&mut self, state: &Checkpoint, now: WallTime) -> Result<(), StoreError> {
+        *self = Self::replace(&self.path, state, now)?;
+        Ok(())
+    }
+
+    /// Puts a new log with `state` in place of whatever stands there, atomically.
+    fn replace(path: &Path, state: &Checkpoint, now: WallTime) -> Result<Self, StoreError> {
+        let temporary = path.with_extension("log.tmp");
+        let result = Self::write_new(&temporary, path, state, now);
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    fn write_new(
+        temporary: &Path,
+        path: &Path,
+        state: &Checkpoint,
+        now: WallTime,
+    ) -> Result<Self, StoreError> {
+        let mut bytes = frame::header();
+        for record in state.compact(now) {
+            let payload = record
+                .encode()
+                .map_err(|e| StoreError::io("encode a record for", path, io::Error::other(e)))?;
+            frame::append(&mut bytes, &payload);
+        }
+        let io = |operation| move |e| StoreError::io(operation, path, e);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(temporary)
+            .map_err(io("create"))?;
+        file.write_all(&bytes).map_err(io("write"))?;
+        file.sync_all().map_err(io("flush"))?;
+        crash_at!("log.compact.written");
+        fs::rename(temporary, path).map_err(io("rename"))?;
+        crash_at!("log.compact.renamed");
+        sync_parent(path)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(io("open"))?;
+        let stamp = stamp_of(&file, path)?;
+        Ok(Self { path: path.to_owned(), file, stamp, compacted: stamp.length })
+    }
+}
+
+fn stamp_of(file: &File, path: &Path) -> Result<Stamp, StoreError> {
+    let metadata = file.metadata().map_err(|e| StoreError::io("look at", path, e))?;
+    Ok(Stamp { inode: metadata.ino(), length: metadata.len() })
+}
+
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("flush", parent, e))
+}
+
+/// Keeps a damaged log for people to look at, as `checkpoint.log.corrupt-<time>`.
+fn quarantine(path: &Path, now: WallTime) -> Result<PathBuf, StoreError> {
+    let seconds = now.since_epoch().as_secs();
+    for attempt in 0..1000u32 {
+        let suffix = if attempt == 0 { String::new() } else { format!(".{attempt}") };
+        let aside = path.with_extension(format!("log.corrupt-{seconds}{suffix}"));
+        if aside.exists() {
+            continue;
+        }
+        // A link, not a rename: until the new log stands in its place, the damaged one stays where it was.
+        fs::hard_link(path, &aside).map_err(|e| StoreError::io("keep a copy of", path, e))?;
+        sync_parent(path)?;
+        return Ok(aside);
+    }
+    Err(StoreError::io("keep a copy of", path, io::Error::other("a thousand copies are there already")))
+}

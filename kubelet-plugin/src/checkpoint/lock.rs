@@ -1,0 +1,74 @@
+//! Locks between instances of the plugin on one node. They belong to an open file, so the kernel drops them
+//! with the process, and two of them in one process exclude each other too.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::StoreError;
+
+/// Says that a plugin lives: a shared lock on `<state-dir>/lock`, held for life. Who tries for the exclusive
+/// one (such as `vnpu run`) finds out.
+#[derive(Debug)]
+pub struct Presence {
+    _file: File,
+}
+
+impl Presence {
+    /// Takes the shared lock.
+    ///
+    /// # Errors
+    /// The file cannot be made, or somebody holds it exclusively.
+    pub fn take(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join("lock");
+        let file = open(&path)?;
+        file.lock_shared().map_err(|e| StoreError::io("lock", &path, e))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// The exclusive lock on `<state-dir>/operations.lock`, held while claims are worked on.
+#[derive(Debug, Clone)]
+pub struct OperationLock {
+    path: Arc<PathBuf>,
+}
+
+/// The lock while it is held; dropping it frees it.
+#[derive(Debug)]
+pub(super) struct Held {
+    _file: File,
+}
+
+impl OperationLock {
+    /// The lock of a state directory.
+    pub fn of(state_dir: &Path) -> Self {
+        Self { path: Arc::new(state_dir.join("operations.lock")) }
+    }
+
+    /// Takes the lock; where another instance has it, a blocking thread waits (nothing polls). Each call opens
+    /// the file anew: a waiter that was given up must not share its lock with the next one.
+    pub(super) async fn take(&self) -> Result<Held, StoreError> {
+        let file = open(&self.path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Held { _file: file }),
+            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &self.path, e)),
+            Err(TryLockError::WouldBlock) => {
+                let path = Arc::clone(&self.path);
+                let waiting = tokio::task::spawn_blocking(move || match file.lock() {
+                    Ok(()) => Ok(Held { _file: file }),
+                    Err(e) => Err(StoreError::io("lock", &path, e)),
+                });
+                waiting.await.unwrap_or(Err(StoreError::WriterGone))
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|e| StoreError::io("open", path, e))
+}

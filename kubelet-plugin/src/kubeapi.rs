@@ -1,0 +1,94 @@
+//! The connection to the API server: how it is found, and the few calls that Prepare makes. A client is made
+//! in the background, because sockets come first.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+/// Why the API server could not be asked, or did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The kubeconfig or the pod's service account cannot be used.
+    #[error("cannot connect to the API server: {0}; check --kubeconfig or the pod's service account")]
+    Setup(String),
+    /// There is no such object.
+    #[error("{0} does not exist any more: recreate the pod")]
+    Gone(String),
+    /// The call failed.
+    #[error("cannot read {object}: {source}")]
+    Call {
+        /// Which object.
+        object: String,
+        /// The client's words.
+        source: Box<kube::Error>,
+    },
+}
+
+impl ApiError {
+    /// Whether the same call may succeed later.
+    pub const fn retryable(&self) -> bool {
+        !matches!(self, Self::Gone(_))
+    }
+
+    /// Stable word for metrics and events.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Setup(_) => "api_setup",
+            Self::Gone(_) => "claim_gone",
+            Self::Call { .. } => "api_call",
+        }
+    }
+}
+
+/// Makes the client: from a kubeconfig, or from the pod's service account.
+///
+/// # Errors
+/// When neither can be used.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    let setup = |e: &dyn std::fmt::Display| ApiError::Setup(e.to_string());
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|e| setup(&e))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(|e| setup(&e))?
+        }
+        None => Config::incluster().map_err(|e| setup(&e))?,
+    };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|e| setup(&e))
+}
+
+/// Reads a claim, trying again for a while when the API server cannot be reached.
+///
+/// # Errors
+/// [`ApiError::Gone`] when there is none of that name.
+pub async fn claim(client: &Client, namespace: &str, name: &str) -> Result<ResourceClaim, ApiError> {
+    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
+    let object = || format!("claim {namespace}/{name}");
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match api.get_opt(name).await {
+            Ok(Some(claim)) => return Ok(claim),
+            Ok(None) => return Err(ApiError::Gone(object())),
+            Err(error) if passing(&error) && wait < Duration::from_secs(5) => {
+                tracing::debug!(%error, namespace, name, "asking again");
+                tokio::time::sleep(wait).await;
+                wait *= 3;
+            }
+            Err(source) => return Err(ApiError::Call { object: object(), source: Box::new(source) }),
+        }
+    }
+}
+
+/// Whether an error may pass by itself within seconds.
+fn passing(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
+}

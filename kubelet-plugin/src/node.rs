@@ -1,0 +1,92 @@
+//! What all operations on claims share: checkpoint, materials, API client, hardware, locks and limits. The
+//! operations themselves are `prepare` and `unprepare`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kube::Client;
+use tokio::sync::{Semaphore, SetOnce};
+use tokio_util::task::TaskTracker;
+use vnpu_driver::id::{ClaimUid, NodeName};
+use vnpu_driver::time::WallTime;
+
+use crate::checkpoint::{Session, Store, StoreError};
+use crate::events::Events;
+use crate::hardware::{Inventories, Seen};
+use crate::keyed::KeyedLocks;
+use crate::materials::Materials;
+use crate::metrics::Metrics;
+
+/// How long one claim may take: the kubelet gives a call 45 s.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Everything that an operation needs.
+pub struct Node {
+    /// This node.
+    pub name: NodeName,
+    /// The checkpoint.
+    pub store: Store,
+    /// CDI files and regions.
+    pub materials: Arc<Materials>,
+    /// The API client, set once it is made.
+    pub client: Arc<SetOnce<Client>>,
+    /// What discovery saw last.
+    pub seen: Seen,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Events on pods.
+    pub events: Events,
+    /// One operation per claim.
+    pub locks: KeyedLocks<ClaimUid>,
+    /// So many claims at once.
+    pub limit: Semaphore,
+    /// Operations go on when the kubelet gives up waiting; here they are waited for at the end.
+    pub tasks: TaskTracker,
+    /// Told whenever the devices in use change.
+    pub changed: Arc<tokio::sync::Notify>,
+}
+
+impl Node {
+    /// The time of day.
+    pub fn now() -> WallTime {
+        WallTime::from(SystemTime::now())
+    }
+
+    /// Begins work on claims; takes in what another instance did meanwhile.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be used.
+    pub async fn session(&self) -> Result<Session, StoreError> {
+        let session = self.store.enter().await?;
+        if session.reloaded() {
+            self.materials.forget_regions();
+        }
+        Ok(session)
+    }
+
+    /// The newest inventories, waiting for the first look at the hardware to end.
+    pub async fn inventories(&self) -> Option<Arc<Inventories>> {
+        let mut seen = self.seen.clone();
+        seen.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone())
+    }
+
+    /// Says that claims came or went.
+    pub fn note_change(&self) {
+        let prepared = self.store.look(|state| state.plans().count());
+        self.metrics.prepared.set(i64::try_from(prepared).unwrap_or(i64::MAX));
+        self.changed.notify_one();
+    }
+}
+
+/// Runs blocking work on a blocking thread. A panic there is an error here.
+///
+/// # Errors
+/// What `work` says; `Err(None)` when it panicked or the runtime is ending.
+pub async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Option<E>> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Some),
+        Err(_) => Err(None),
+    }
+}

@@ -1,0 +1,184 @@
+//! Preparing one claim: decide, write down, make, write down, answer. Every step may be cut off and repeated.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use vnpu_driver::claim::Claim;
+use vnpu_driver::id::ClaimUid;
+use vnpu_driver::prepare::{PreparePlan, check_after_tombstone, plan_prepare};
+use vnpu_driver::record::{ClaimState, Event, PrepareStep, next_prepare};
+use vnpu_kube_types::claim::read_claim;
+
+use crate::checkpoint::Session;
+use crate::crash_at;
+use crate::error::OperationError;
+use crate::hardware::Inventories;
+use crate::kubeapi;
+use crate::materials::MaterialError;
+use crate::node::{Node, blocking};
+use crate::status;
+
+/// A claim as the kubelet names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID, unchecked text.
+    pub uid: String,
+}
+
+/// Prepares one claim; done twice it answers the same.
+///
+/// # Errors
+/// Why not; then nothing of the claim is left on the node, or a record says that it is to be undone.
+pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, OperationError> {
+    let uid = ClaimUid::new(name.uid.as_str())?;
+    let _one = node.locks.lock(&uid).await;
+    let session = node.session().await?;
+    let step = next_prepare(node.store.state(&uid).as_ref());
+    let tombstone = match step {
+        PrepareStep::Answer(plan) => return answer(node, plan).await,
+        PrepareStep::Redo(_) => clear(node, &session, &uid).await?,
+        PrepareStep::Fresh => false,
+        PrepareStep::AfterTombstone => true,
+    };
+    let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
+    let client = node.client.wait().await;
+    let object = kubeapi::claim(client, &name.namespace, &name.name).await?;
+    let claim = read_claim(&object)?;
+    match decide_and_make(node, &session, &uid, &claim, &seen, tombstone).await {
+        Ok(plan) => {
+            node.note_change();
+            report(node, plan.clone(), object);
+            Ok(plan)
+        }
+        Err(error) => {
+            node.events.refused(&claim, &error);
+            Err(error)
+        }
+    }
+}
+
+/// A claim that is prepared is never refused; what is missing of it is made again.
+async fn answer(node: &Arc<Node>, plan: PreparePlan) -> Result<PreparePlan, OperationError> {
+    let materials = Arc::clone(&node.materials);
+    let wanted = plan.clone();
+    if !work(move || materials.are_there(&wanted)).await? {
+        tracing::warn!(claim = %plan.claim, "CDI file or regions of a prepared claim are missing: they are made again");
+        let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
+        make(node, &plan, &seen).await?;
+    }
+    Ok(plan)
+}
+
+/// Removes what an operation left behind that did not end, and its record: whether the claim may be prepared is
+/// asked afresh, and a refusal must leave nothing that counts as use. Returns whether the claim was being given
+/// back, so that only a pod that holds it brings it back.
+async fn clear(node: &Arc<Node>, session: &Session, uid: &ClaimUid) -> Result<bool, OperationError> {
+    let giving_back = matches!(node.store.state(uid), Some(ClaimState::UnprepareStarted(_)));
+    undo(node, uid).await?;
+    let claim = uid.clone();
+    let event = if giving_back { Event::Unprepared { claim } } else { Event::Forgotten { claim } };
+    session.write(event).await?;
+    Ok(giving_back)
+}
+
+async fn decide_and_make(
+    node: &Arc<Node>,
+    session: &Session,
+    uid: &ClaimUid,
+    claim: &Claim,
+    seen: &Arc<Inventories>,
+    tombstone: bool,
+) -> Result<PreparePlan, OperationError> {
+    if tombstone {
+        check_after_tombstone(claim, uid)?;
+    }
+    crash_at!("prepare.started.before");
+    // Decided and noted in one step, so that two claims cannot both find the last gigabyte free.
+    let plan = session
+        .decide(|state| {
+            let plan = plan_prepare(claim, uid, &seen.node_pools(), state.plans())?;
+            Ok::<_, OperationError>((Event::PrepareStarted { plan: plan.clone() }, plan))
+        })
+        .await?;
+    crash_at!("prepare.started.after");
+    if let Err(error) = make_and_complete(node, session, &plan, seen).await {
+        give_up(node, session, &plan).await;
+        return Err(error);
+    }
+    Ok(plan)
+}
+
+async fn make_and_complete(
+    node: &Arc<Node>,
+    session: &Session,
+    plan: &PreparePlan,
+    seen: &Arc<Inventories>,
+) -> Result<(), OperationError> {
+    make(node, plan, seen).await?;
+    crash_at!("prepare.completed.before");
+    session.write(Event::PrepareCompleted { plan: plan.clone() }).await?;
+    crash_at!("prepare.completed.after");
+    Ok(())
+}
+
+/// Undoes an attempt that failed. If even that fails, the record `PrepareStarted` stays and the next Prepare,
+/// Unprepare or reconciliation undoes it.
+async fn give_up(node: &Arc<Node>, session: &Session, plan: &PreparePlan) {
+    let undone: Result<(), OperationError> = async {
+        undo(node, &plan.claim).await?;
+        session.write(Event::Forgotten { claim: plan.claim.clone() }).await?;
+        Ok(())
+    }
+    .await;
+    if let Err(error) = undone {
+        tracing::warn!(claim = %plan.claim, %error, "an attempt to prepare could not be undone yet");
+    }
+}
+
+/// Removes what may lie under a claim's UID: the CDI file first, so that nothing can be started with regions
+/// that are going.
+///
+/// # Errors
+/// What cannot be removed.
+pub async fn undo(node: &Arc<Node>, claim: &ClaimUid) -> Result<(), OperationError> {
+    let (materials, claim) = (Arc::clone(&node.materials), claim.clone());
+    work(move || {
+        materials.remove_cdi(&claim)?;
+        crash_at!("unprepare.cdi.after");
+        materials.remove_regions(&claim)
+    })
+    .await
+}
+
+/// Makes regions and CDI file of a plan.
+///
+/// # Errors
+/// What cannot be made.
+pub async fn make(
+    node: &Arc<Node>,
+    plan: &PreparePlan,
+    seen: &Arc<Inventories>,
+) -> Result<(), OperationError> {
+    let (materials, plan, seen) = (Arc::clone(&node.materials), plan.clone(), Arc::clone(seen));
+    work(move || materials.make(&plan, &seen)).await
+}
+
+async fn work<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MaterialError> + Send + 'static,
+) -> Result<T, OperationError> {
+    blocking(work).await.map_err(|e| e.map_or(OperationError::Internal, OperationError::from))
+}
+
+/// Writes `status.devices`, beside the answer: a pod does not wait for it, and reconciliation repeats it.
+fn report(node: &Arc<Node>, plan: PreparePlan, observed: ResourceClaim) {
+    let worker = Arc::clone(node);
+    node.tasks.spawn(async move {
+        if let Err(error) = status::write(&worker, &plan, Some(&observed)).await {
+            tracing::warn!(claim = %plan.claim, %error, "status.devices is not written yet");
+        }
+    });
+}

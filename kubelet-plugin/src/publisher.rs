@@ -1,0 +1,320 @@
+//! Keeps the node's ResourceSlices as they should be: compares what is wanted with what is there whenever either
+//! may have changed, and writes the difference. What a slice says is the `driver` crate's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use vnpu_driver::DRIVER_NAME;
+use vnpu_driver::degrade::{Lacking, degrade};
+use vnpu_driver::hardware::{Chip, Inventory};
+use vnpu_driver::id::{DeviceName, PoolName};
+use vnpu_driver::order::{PublishedOrder, published_order};
+use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool, sick_chips};
+use vnpu_driver::slices::PoolPlan;
+use vnpu_kube_types::compare::dropped_fields;
+use vnpu_kube_types::slice::NodeOwner;
+use vnpu_kube_types::sync::{SliceWrite, sync};
+use vnpu_telemetry::Readiness;
+
+use crate::hardware::Inventories;
+use crate::node::Node;
+
+/// Changes are gathered for so long before they are written.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Everything is looked at again after so long, whether or not anything was heard.
+const RESYNC: Duration = Duration::from_secs(300);
+/// Longest pause after failed writes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why a round did not end.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("cannot {operation}: {source}")]
+    Api { operation: &'static str, source: Box<kube::Error> },
+    #[error(transparent)]
+    Plan(#[from] vnpu_driver::planner::PlanError),
+    #[error("the Node object {0} is not usable: {1}")]
+    Node(String, &'static str),
+}
+
+fn api(operation: &'static str) -> impl FnOnce(kube::Error) -> PublishError {
+    move |source| PublishError::Api { operation, source: Box::new(source) }
+}
+
+/// Publishes until `stop`.
+pub async fn run(node: Arc<Node>, readiness: Readiness, stop: CancellationToken) {
+    let work = async {
+        let client = node.client.wait().await.clone();
+        Publisher::new(node, client).run(readiness).await;
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+struct Publisher {
+    node: Arc<Node>,
+    slices: Api<ResourceSlice>,
+    client: Client,
+    selector: String,
+    observed: BTreeMap<String, ResourceSlice>,
+    listed: bool,
+    owner: Option<(NodeOwner, NodeLabels)>,
+    /// Highest generation ever seen, by pool.
+    highest: BTreeMap<PoolName, i64>,
+    order: BTreeMap<PoolName, PublishedOrder>,
+    lacking: BTreeSet<Lacking>,
+    problems: BTreeSet<String>,
+}
+
+impl Publisher {
+    fn new(node: Arc<Node>, client: Client) -> Self {
+        let selector = format!("spec.driver={DRIVER_NAME},spec.nodeName={}", node.name);
+        Self {
+            slices: Api::all(client.clone()),
+            node,
+            client,
+            selector,
+            observed: BTreeMap::new(),
+            listed: false,
+            owner: None,
+            highest: BTreeMap::new(),
+            order: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// One round now, then one whenever something may have changed.
+    async fn run(mut self, readiness: Readiness) {
+        let mut seen = self.node.seen.clone();
+        let changed = Arc::clone(&self.node.changed);
+        let watch =
+            watcher(self.slices.clone(), watcher::Config::default().fields(&self.selector)).default_backoff();
+        let mut watch = pin!(watch);
+        let mut pause = DEBOUNCE;
+        let mut fresh = Vec::new();
+        loop {
+            let again = match self.round().await {
+                Ok(true) => {
+                    readiness.ready("slices");
+                    pause = DEBOUNCE;
+                    RESYNC
+                }
+                // Discovery has not ended yet: nothing can be said of the hardware.
+                Ok(false) => RESYNC,
+                Err(error) => {
+                    tracing::warn!(%error, "slices are not published; trying again");
+                    readiness.not_ready("slices", error.to_string());
+                    self.listed = false;
+                    self.owner = None;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause
+                }
+            };
+            let written = Instant::now();
+            let failed = again != RESYNC;
+            tokio::select! {
+                () = tokio::time::sleep(again) => { self.listed = false; self.owner = None; }
+                _ = seen.changed(), if !failed => {}
+                () = changed.notified(), if !failed => {}
+                event = watch.next(), if !failed => self.heard(event, &mut fresh),
+            }
+            // Whatever else happens meanwhile is in the same round. The first publication is not held up.
+            let until = written + DEBOUNCE;
+            while self.listed && Instant::now() < until {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    event = watch.next() => self.heard(event, &mut fresh),
+                }
+            }
+        }
+    }
+
+    /// Takes an event of the watch in. Older versions of what we wrote ourselves are passed over.
+    fn heard(
+        &mut self,
+        event: Option<Result<watcher::Event<ResourceSlice>, watcher::Error>>,
+        fresh: &mut Vec<ResourceSlice>,
+    ) {
+        match event {
+            Some(Ok(watcher::Event::Apply(slice))) => self.keep(slice),
+            Some(Ok(watcher::Event::Delete(slice))) => {
+                let name = slice.name_any();
+                if self.observed.get(&name).is_some_and(|ours| version(ours) <= version(&slice)) {
+                    self.observed.remove(&name);
+                }
+            }
+            Some(Ok(watcher::Event::Init)) => fresh.clear(),
+            Some(Ok(watcher::Event::InitApply(slice))) => fresh.push(slice),
+            Some(Ok(watcher::Event::InitDone)) => {
+                let names: BTreeSet<String> = fresh.iter().map(kube::ResourceExt::name_any).collect();
+                let newest = fresh.iter().map(version).max().unwrap_or(0);
+                // What is not in the list is gone, unless we made it after the list was taken.
+                self.observed.retain(|name, slice| names.contains(name) || version(slice) > newest);
+                for slice in fresh.drain(..) {
+                    self.keep(slice);
+                }
+            }
+            Some(Err(error)) => tracing::debug!(%error, "the watch on slices was interrupted"),
+            None => {}
+        }
+    }
+
+    fn keep(&mut self, slice: ResourceSlice) {
+        let name = slice.name_any();
+        if self.observed.get(&name).is_none_or(|ours| version(ours) <= version(&slice)) {
+            self.observed.insert(name, slice);
+        }
+    }
+
+    /// Brings the slices to what they should be; `false` when the hardware is not known yet.
+    async fn round(&mut self) -> Result<bool, PublishError> {
+        let Some(seen) = self.node.seen.borrow().clone() else { return Ok(false) };
+        if self.owner.is_none() {
+            self.owner = Some(self.read_node().await?);
+        }
+        if !self.listed {
+            let list = ListParams::default().fields(&self.selector);
+            let found = self.slices.list(&list).await.map_err(api("list slices"))?;
+            self.observed = found.items.into_iter().map(|s| (s.name_any(), s)).collect();
+            self.listed = true;
+        }
+        for inventory in seen.all() {
+            // At most once per kind of field that the server may drop, and once more for the result.
+            for _ in 0..4 {
+                if !self.publish(inventory, &seen).await? {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read_node(&self) -> Result<(NodeOwner, NodeLabels), PublishError> {
+        let nodes: Api<NodeObject> = Api::all(self.client.clone());
+        let node = nodes.get(self.node.name.as_str()).await.map_err(api("read the Node object"))?;
+        let uid = node.uid().ok_or(PublishError::Node(self.node.name.to_string(), "it has no UID"))?;
+        let label = |name: &str| node.labels().get(name).cloned().unwrap_or_default();
+        let labels = NodeLabels { leaf: label("vnpu.dev/leaf"), superpod: label("vnpu.dev/superpod") };
+        Ok((NodeOwner { name: self.node.name.clone(), uid }, labels))
+    }
+
+    /// Publishes one pool; `true` when the server dropped fields and the plan has to be made again.
+    async fn publish(&mut self, inventory: &Inventory, seen: &Inventories) -> Result<bool, PublishError> {
+        let Some((owner, labels)) = self.owner.clone() else { return Ok(false) };
+        let plan = self.plan(inventory, &labels, seen)?;
+        let observed: Vec<ResourceSlice> = self.observed.values().cloned().collect();
+        let highest = self.highest.entry(plan.pool.clone()).or_default();
+        let wanted = sync(&plan, &observed, &owner, *highest);
+        *highest = wanted.generation.max(*highest);
+        if !wanted.writes.is_empty() {
+            tracing::info!(pool = %plan.pool, generation = wanted.generation, writes = wanted.writes.len(), "publishing");
+        }
+        let mut dropped = BTreeSet::new();
+        for write in wanted.writes {
+            dropped.extend(self.write(write).await?);
+        }
+        self.order.insert(plan.pool.clone(), published_order(&plan));
+        let news: Vec<Lacking> = dropped.difference(&self.lacking).copied().collect();
+        for lacking in &news {
+            tracing::error!("{lacking}");
+        }
+        self.lacking.extend(&news);
+        self.node.metrics.slices_complete.set(i64::from(self.lacking.is_empty()));
+        Ok(!news.is_empty())
+    }
+
+    fn plan(
+        &mut self,
+        inventory: &Inventory,
+        labels: &NodeLabels,
+        seen: &Inventories,
+    ) -> Result<PoolPlan, PublishError> {
+        let pool =
+            PoolName::of(&self.node.name, inventory.vendor).map_err(vnpu_driver::planner::PlanError::from)?;
+        let (in_use, vanished) = self.held(&pool, seen);
+        let sick = sick_chips(inventory);
+        let nothing = PublishedOrder::new();
+        let plan = plan_pool(&PlanInput {
+            node: &self.node.name,
+            inventory,
+            labels,
+            in_use: &in_use,
+            vanished: &vanished,
+            sick: &sick,
+            order: self.order.get(&pool).unwrap_or(&nothing),
+        })?;
+        for problem in &plan.problems {
+            if self.problems.insert(format!("{}: {}", problem.object, problem.message)) {
+                tracing::warn!(object = %problem.object, reason = %problem.reason, "not published: {}", problem.message);
+            }
+        }
+        Ok(degrade(plan, &self.lacking))
+    }
+
+    /// Devices of a pool that claims hold, and the chips among them that discovery no longer sees.
+    fn held(&self, pool: &PoolName, seen: &Inventories) -> (BTreeSet<DeviceName>, Vec<Chip>) {
+        self.node.store.look(|state| {
+            let mut in_use = BTreeSet::new();
+            let mut vanished = BTreeMap::new();
+            for plan in state.plans() {
+                in_use.extend(plan.devices_in_use().filter(|(p, _)| *p == pool).map(|(_, device)| device));
+                for chip in plan.results.iter().filter(|r| r.pool == *pool).flat_map(|r| &r.chips) {
+                    if seen.chip(&chip.uuid).is_none() {
+                        vanished.insert(chip.uuid.clone(), chip.seen.clone());
+                    }
+                }
+            }
+            (in_use, vanished.into_values().collect())
+        })
+    }
+
+    async fn write(&mut self, write: SliceWrite) -> Result<BTreeSet<Lacking>, PublishError> {
+        self.node.metrics.slice_writes.inc();
+        let parameters = PostParams::default();
+        let (sent, returned) = match write {
+            SliceWrite::Delete { name, uid, resource_version } => {
+                let parameters = DeleteParams {
+                    preconditions: Some(Preconditions { uid, resource_version }),
+                    ..DeleteParams::default()
+                };
+                match self.slices.delete(&name, &parameters).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    Err(error) => return Err(api("delete a slice")(error)),
+                }
+                self.observed.remove(&name);
+                return Ok(BTreeSet::new());
+            }
+            SliceWrite::Update(slice) => {
+                let name = slice.name_any();
+                let returned =
+                    self.slices.replace(&name, &parameters, &slice).await.map_err(api("update a slice"))?;
+                (slice, returned)
+            }
+            SliceWrite::Create(slice) => {
+                let returned =
+                    self.slices.create(&parameters, &slice).await.map_err(api("create a slice"))?;
+                (slice, returned)
+            }
+        };
+        let dropped = dropped_fields(&sent, &returned);
+        self.observed.insert(returned.name_any(), returned);
+        Ok(dropped)
+    }
+}
+
+/// Resource versions of one resource can be compared since Kubernetes 1.35 (KEP-5504); one that is no number
+/// counts as old.
+fn version(slice: &ResourceSlice) -> u64 {
+    slice.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}

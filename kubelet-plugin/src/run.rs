@@ -1,0 +1,301 @@
+//! Puts the parts together: sockets first, then hardware, API client and checkpoint side by side, then the loops;
+//! and takes them down in two stages when asked to end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{SetOnce, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use vnpu_discovery::Backend;
+use vnpu_discovery::ascend::{Ascend, AscendOptions};
+use vnpu_telemetry::{Admin, LevelHandle, Readiness};
+
+use crate::checkpoint::{Presence, Store};
+use crate::config::Settings;
+use crate::discover::{self, Discover};
+use crate::events::Events;
+use crate::hardware::Seen;
+use crate::keyed::KeyedLocks;
+use crate::kubeapi;
+use crate::materials::Materials;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::service::DraService;
+use crate::sockets::{BoundSocket, SocketPaths};
+use crate::{publisher, reconcile, regions, server};
+
+/// How long operations may go on after the first signal: pods get 30 s to end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The vendor backend that the settings ask for.
+pub fn backend(settings: &Settings) -> Arc<dyn Backend> {
+    Arc::new(Ascend::new(AscendOptions {
+        dcmi_library: settings.args.dcmi_library.clone(),
+        driver_root: settings.args.driver_root.clone(),
+        dev_root: settings.args.dev_root.clone(),
+        ..AscendOptions::default()
+    }))
+}
+
+/// Runs the plugin until a signal ends it.
+///
+/// # Errors
+/// What keeps it from running at all: sockets, the state directory, a checkpoint of a newer version.
+pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let place: Arc<SetOnce<Arc<Node>>> = Arc::default();
+    let readiness = Readiness::of(["checkpoint", "discovery", "slices"]);
+
+    let paths = SocketPaths::new(
+        &settings.args.kubelet_registry_dir,
+        &settings.args.kubelet_plugins_dir,
+        settings.args.pod_uid.as_deref(),
+    );
+    serve_sockets(&paths, &place, &stop, &mut tasks)?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    serve_admin(&settings, registry, &readiness, level, &place, &stop, &mut tasks).await?;
+
+    let backend = backend(&settings);
+    let (seen, seen_by_all) = watch::channel(None);
+    let discover = Discover {
+        node: settings.node.clone(),
+        backend: Arc::clone(&backend),
+        seen,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+    };
+    let (period, token) = (settings.discovery_period(), stop.clone());
+    tasks.spawn(async move {
+        discover::run(discover, period, token).await;
+        Ok(())
+    });
+    let client: Arc<SetOnce<Client>> = Arc::default();
+    let (connecting, kubeconfig, token) =
+        (Arc::clone(&client), settings.args.kubeconfig.clone(), stop.clone());
+    tasks.spawn(async move {
+        token.run_until_cancelled(connect(kubeconfig.as_deref(), &connecting)).await;
+        Ok(())
+    });
+
+    let opening = open_node(&settings, backend, seen_by_all, client, metrics, &readiness);
+    let mut signals = Signals::new()?;
+    let opened = tokio::select! {
+        opened = opening => Some(opened?),
+        () = signals.next() => None,
+    };
+    let Some((node, _presence)) = opened else {
+        stop.cancel();
+        return Ok(());
+    };
+    let _ = place.set(Arc::clone(&node));
+    start_loops(&settings, &node, &readiness, &stop, &mut tasks);
+
+    let ended = tokio::select! {
+        () = signals.next() => Ok(()),
+        // Loops end only when told to; one that ends by itself takes the process with it, and it is started anew.
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(Ok(()))) | None => Err(anyhow::anyhow!("a part of the plugin ended by itself")),
+        },
+    };
+    shut_down(&node, &stop, &mut tasks, &mut signals).await;
+    ended
+}
+
+fn serve_sockets(
+    paths: &SocketPaths,
+    place: &Arc<SetOnce<Arc<Node>>>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let endpoint = paths.service.to_str().context("the service socket's path is not valid UTF-8")?.to_owned();
+    // The service before the registration: the kubelet connects as soon as it has registered.
+    let service = BoundSocket::bind(&paths.service)?;
+    let registration = BoundSocket::bind(&paths.registration)?;
+    tracing::info!(registration = %paths.registration.display(), service = %paths.service.display(), "sockets are open");
+    let (dra, token) = (DraService::new(Arc::clone(place)), stop.clone());
+    tasks.spawn(async move { Ok(server::serve_dra(service, dra, token).await?) });
+    let token = stop.clone();
+    tasks.spawn(async move { Ok(server::serve_registration(registration, &endpoint, token).await?) });
+    Ok(())
+}
+
+async fn serve_admin(
+    settings: &Settings,
+    registry: Registry,
+    readiness: &Readiness,
+    level: LevelHandle,
+    place: &Arc<SetOnce<Arc<Node>>>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(address) = settings.admin else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on --admin-address {address}"))?;
+    let shown = Arc::clone(place);
+    let admin = Admin::new(Arc::new(registry), readiness.clone())
+        .with_level(level)
+        .with_page("claims", move || claims_page(&shown));
+    let token = stop.clone();
+    tasks.spawn(async move { Ok(vnpu_telemetry::serve(listener, admin, token).await?) });
+    Ok(())
+}
+
+/// What the checkpoint says, for people.
+fn claims_page(place: &SetOnce<Arc<Node>>) -> String {
+    use vnpu_driver::record::ClaimState;
+    let Some(node) = place.get() else { return "[]".to_owned() };
+    let claims = node.store.look(|state| {
+        let claims = state.states().map(|(uid, state)| {
+            let word = match state {
+                ClaimState::PrepareStarted(_) => "PrepareStarted",
+                ClaimState::PrepareCompleted(_) => "PrepareCompleted",
+                ClaimState::UnprepareStarted(_) => "UnprepareStarted",
+                ClaimState::Unprepared(_) => "Unprepared",
+            };
+            serde_json::json!({ "uid": uid, "state": word, "plan": state.plan() })
+        });
+        claims.collect::<Vec<_>>()
+    });
+    serde_json::Value::from(claims).to_string()
+}
+
+/// Makes the API client, trying again for as long as it takes: a kubeconfig may be written after the start.
+async fn connect(kubeconfig: Option<&Path>, place: &SetOnce<Client>) {
+    let mut pause = Duration::from_millis(250);
+    loop {
+        match kubeapi::connect(kubeconfig).await {
+            Ok(client) => {
+                let _ = place.set(client);
+                // A task that ends is a part that died; this one has done its work.
+                return std::future::pending().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(30));
+            }
+        }
+    }
+}
+
+async fn open_node(
+    settings: &Settings,
+    backend: Arc<dyn Backend>,
+    seen: Seen,
+    client: Arc<SetOnce<Client>>,
+    metrics: Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<(Arc<Node>, Presence)> {
+    let args = &settings.args;
+    std::fs::create_dir_all(&args.state_dir)
+        .with_context(|| format!("cannot make --state-dir {}", args.state_dir.display()))?;
+    let presence = Presence::take(&args.state_dir)?;
+    let (store, repairs) = Store::open(&args.state_dir).await?;
+    if let Some(aside) = &repairs.quarantined {
+        tracing::error!(kept = %aside.display(), "the checkpoint was damaged: what was whole is taken over, the rest comes from CDI files and the API server");
+    }
+    if repairs.truncated > 0 {
+        tracing::warn!(
+            bytes = repairs.truncated,
+            "the end of the checkpoint was cut off by a crash and is dropped"
+        );
+    }
+    readiness.ready("checkpoint");
+    let tasks = TaskTracker::new();
+    let concurrency = usize::try_from(settings.file.concurrency).unwrap_or(32);
+    let node = Node {
+        name: settings.node.clone(),
+        store,
+        materials: Arc::new(Materials::new(&args.cdi_dir, &args.runtime_dir, &args.interposer_dir, backend)),
+        events: Events::new(settings.node.clone(), Arc::clone(&client), tasks.clone()),
+        client,
+        seen,
+        metrics,
+        locks: KeyedLocks::default(),
+        limit: tokio::sync::Semaphore::new(concurrency),
+        tasks,
+        changed: Arc::default(),
+    };
+    Ok((Arc::new(node), presence))
+}
+
+fn start_loops(
+    settings: &Settings,
+    node: &Arc<Node>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let (worker, token, ready) = (Arc::clone(node), stop.clone(), readiness.clone());
+    tasks.spawn(async move {
+        publisher::run(worker, ready, token).await;
+        Ok(())
+    });
+    let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.reconcile_period());
+    tasks.spawn(async move {
+        reconcile::run(worker, period, token).await;
+        Ok(())
+    });
+    let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.agent_period());
+    tasks.spawn(async move {
+        regions::run(worker, period, token).await;
+        Ok(())
+    });
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot handle SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot handle SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// First stage: no new calls, sockets away, running operations end. A second signal or the grace period cuts them
+/// off, which is as safe as a crash.
+async fn shut_down(
+    node: &Arc<Node>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    signals: &mut Signals,
+) {
+    tracing::info!("ending");
+    stop.cancel();
+    node.tasks.close();
+    let ending = async {
+        while tasks.join_next().await.is_some() {}
+        node.tasks.wait().await;
+    };
+    tokio::select! {
+        () = ending => tracing::info!("ended"),
+        () = signals.next() => tracing::warn!("ended at once, by a second signal"),
+        () = tokio::time::sleep(GRACE) => tracing::warn!("ended with operations running"),
+    }
+}

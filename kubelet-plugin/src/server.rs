@@ -1,0 +1,146 @@
+//! Serves the two sockets: DRA for as long as the plugin runs, registration bound anew whenever the kubelet
+//! refused it or the socket was taken away.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::unfold;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use vnpu_proto::dra::{v1, v1beta1};
+use vnpu_proto::pluginregistration::registration_server::RegistrationServer;
+
+use crate::authority::AuthorityStream;
+use crate::registration::{Registered, Registration};
+use crate::service::DraService;
+use crate::sockets::{BoundSocket, SocketError};
+
+/// How often it is looked whether the registration socket is still there.
+const LOOK: Duration = Duration::from_secs(5);
+/// Longest pause between attempts to register after a refusal.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The gRPC server.
+    #[error("the gRPC server cannot go on: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+impl ServeError {
+    /// Whether starting again may help.
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Socket(e) => e.retryable(),
+            Self::Transport(_) => true,
+        }
+    }
+
+    /// Stable word.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Socket(e) => e.reason(),
+            Self::Transport(_) => "grpc",
+        }
+    }
+}
+
+fn connections(socket: BoundSocket) -> impl Stream<Item = io::Result<AuthorityStream<UnixStream>>> {
+    unfold(socket, |socket| async move {
+        let accepted = socket.accept().await;
+        if accepted.is_err() {
+            // No descriptors left, for example: accepting again at once would only spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Some((accepted.map(AuthorityStream::new), socket))
+    })
+}
+
+/// Serves both versions of DRA on `socket` until `stop`; the socket is removed then.
+///
+/// # Errors
+/// The server failed.
+pub async fn serve_dra(
+    socket: BoundSocket,
+    service: DraService,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    Server::builder()
+        .add_service(v1::dra_plugin_server::DraPluginServer::new(service.clone()))
+        .add_service(v1beta1::dra_plugin_server::DraPluginServer::new(service))
+        .serve_with_incoming_shutdown(connections(socket), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Serves registration on `first`, and on new sockets at its path as often as needed, until `stop`.
+///
+/// # Errors
+/// The server failed, or a socket could not be bound again.
+pub async fn serve_registration(
+    first: BoundSocket,
+    endpoint: &str,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let path = first.path().to_owned();
+    let mut socket = Some(first);
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let bound = match socket.take() {
+            Some(socket) => socket,
+            None => BoundSocket::bind(&path)?,
+        };
+        let (registration, changes) = Registration::new(endpoint.to_owned());
+        let round = stop.child_token();
+        let serving = Server::builder()
+            .add_service(RegistrationServer::new(registration))
+            .serve_with_incoming_shutdown(connections(bound), round.clone().cancelled_owned());
+        let watching = async {
+            let refused = needs_new_socket(&path, changes).await;
+            round.cancel();
+            refused
+        };
+        let (served, refused) = tokio::join!(serving, async { stop.run_until_cancelled(watching).await });
+        served?;
+        match refused {
+            None => return Ok(()),
+            Some(true) => {
+                // The kubelet looks at a socket once; a new one makes it ask again.
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return Ok(());
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Some(false) => pause = Duration::from_secs(1),
+        }
+    }
+}
+
+/// Waits until the registration was refused (`true`) or the socket vanished (`false`).
+async fn needs_new_socket(path: &Path, mut changes: tokio::sync::watch::Receiver<Registered>) -> bool {
+    loop {
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if matches!(*changes.borrow(), Registered::Refused(_)) {
+                    return true;
+                }
+            }
+            () = tokio::time::sleep(LOOK) => {
+                if !path.exists() {
+                    tracing::warn!(socket = %path.display(), "the registration socket was removed; it is bound again");
+                    return false;
+                }
+            }
+        }
+    }
+}
