@@ -1,29 +1,43 @@
-//! What a case gets: the cluster, and shorthands for the namespace that belongs to it alone.
+//! What a case gets: the product on a cluster, and shorthands for the namespace that belongs to it alone.
 
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use vnpu_harness::{Cluster, ImageConfig, Options, RootFs};
+use vnpu_e2e_stack::{Artefacts, Machine, MachineNode, Options, Stack, StackOptions};
 
-/// The image of the examples' pods.
-const DEMO_IMAGE: &str = "vnpu.dev/demo:latest";
+/// Modules of the real node's machine, two dies of 64 GiB each.
+const MODULES: u32 = 4;
 
-/// The cluster and the current case's namespace.
+/// The product on a cluster, and the current case's namespace.
 pub(crate) struct Context {
-    /// The cluster.
-    pub(crate) cluster: Cluster,
+    /// The product on its cluster; its fields are reached through the context.
+    pub(crate) stack: Stack,
     /// The current case's namespace.
     pub(crate) namespace: String,
+}
+
+impl Deref for Context {
+    type Target = Stack;
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
 }
 
 impl Context {
     /// Brings the cluster up.
     pub(crate) fn start() -> Result<Self> {
-        let options = Options { keep_logs: Some(Self::logs()), ..Options::default() };
-        let cluster = Cluster::start(options)?;
-        cluster.import_image(DEMO_IMAGE, &RootFs::base()?, &ImageConfig::default())?;
-        Ok(Self { cluster, namespace: String::new() })
+        let artefacts = Artefacts::build(false)?;
+        let cluster = Options { keep_logs: Some(Self::logs()), ..Options::default() };
+        let stack = Stack::start(artefacts, StackOptions { cluster, ..StackOptions::default() })?;
+        Ok(Self { stack, namespace: String::new() })
+    }
+
+    /// The real node with its machine and plugin, started when the first case asks for it.
+    pub(crate) fn machine(&self) -> Result<Arc<MachineNode>> {
+        self.stack.real().or_else(|_| self.stack.add_real_node(Machine::ascend_910c(MODULES, 65536)))
     }
 
     /// Where the components' logs are kept after the run.
@@ -85,6 +99,6 @@ impl Context {
 
     /// Takes the cluster down.
     pub(crate) fn stop(self) -> Result<()> {
-        self.cluster.stop()
+        self.stack.stop()
     }
 }

@@ -11,6 +11,7 @@ use clap::Parser;
 mod case;
 mod cases;
 mod context;
+mod example;
 
 use case::Case;
 use context::Context;

@@ -3,9 +3,11 @@
 use crate::case::Case;
 
 mod cluster;
+mod examples;
+mod guard;
 
 /// All cases.
 pub(crate) fn all() -> Vec<Case> {
-    let subjects = [cluster::CASES];
+    let subjects = [cluster::CASES, guard::CASES, examples::CASES];
     subjects.into_iter().flatten().map(|case| Case { ..*case }).collect()
 }

@@ -1,0 +1,59 @@
+//! What is built before a cluster is of use: the plugin, `vnpu`, the interposer, the stand-ins.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Where the built things lie.
+#[derive(Debug, Clone)]
+pub struct Artefacts {
+    /// Root of the repository.
+    pub repository: PathBuf,
+    /// `vnpu-kubelet-plugin`.
+    pub plugin: PathBuf,
+    /// `vnpu`.
+    pub vnpu: PathBuf,
+    /// Directory with `libvnpu.so` and `libvnpu_core.so`.
+    pub interposer: PathBuf,
+    /// The stand-in vendor libraries and programs.
+    pub standins: standin_build::Artefacts,
+}
+
+impl Artefacts {
+    /// Builds everything; quick when nothing changed. `release` builds the product's own programs with
+    /// optimisation, as benches need them.
+    ///
+    /// # Errors
+    /// When cargo fails; its messages are on standard error.
+    pub fn build(release: bool) -> Result<Self> {
+        let repository = vnpu_e2e_binaries::repo_root();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(directory) => repository.join(directory),
+            None => repository.join("target"),
+        };
+        let mut build = vec!["build", "--quiet", "--package", "vnpu-kubelet-plugin", "--package", "vnpu"];
+        if release {
+            build.push("--release");
+        }
+        cargo(&repository, &build)?;
+        cargo(&repository, &["run", "--quiet", "--package", "xtask", "--", "interposer"])?;
+        let built = target.join(if release { "release" } else { "debug" });
+        Ok(Self {
+            plugin: built.join("vnpu-kubelet-plugin"),
+            vnpu: built.join("vnpu"),
+            interposer: target.join("interposer"),
+            standins: standin_build::build(false)?,
+            repository,
+        })
+    }
+}
+
+fn cargo(directory: &Path, arguments: &[&str]) -> Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program).current_dir(directory).args(arguments).status();
+    if !status.context("cargo does not start")?.success() {
+        bail!("cargo {} failed, see its messages above", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The product on a cluster of the harness: manifests applied, stand-in machines running, a node plugin on each
+//! node, an image to run in pods. What the end-to-end suites, the demo and the benches start from.
+
+mod artefacts;
+mod machine_node;
+mod stack;
+
+pub use artefacts::Artefacts;
+pub use machine_node::MachineNode;
+pub use stack::{DEMO_IMAGE, MUSL_IMAGE, Stack, StackOptions};
+pub use standin_protocol::{Card, Die, Fault, Machine, MultiDiePolicy, SuperPod};
+pub use vnpu_harness::{Cluster, NodeHandle, Options, PluginOptions, RealNode};
