@@ -69,7 +69,9 @@ impl Expectation {
             self.claims.iter().filter_map(|c| c.find(seen)).flat_map(results).map(device_key).collect();
         let different = devices.iter().collect::<BTreeSet<_>>().len();
         match self.same_device {
-            Some(true) if different != 1 => unmet.push(format!("one device was expected, there are {devices:?}")),
+            Some(true) if different != 1 => {
+                unmet.push(format!("one device was expected, there are {devices:?}"))
+            }
             Some(false) if different != devices.len() => {
                 unmet.push(format!("different devices were expected, there are {devices:?}"));
             }

@@ -13,9 +13,7 @@ fn seen() -> Seen {
         json!({"metadata": {"name": name}, "status": {"allocation": {"devices": {"results": results}},
                "reservedFor": [{"name": "two"}, {"name": "one"}]}})
     };
-    let device = |name: &str, module: i64| {
-        json!({"name": name, "attributes": {"module": {"int": module}, "model": {"string": "910C"}}})
-    };
+    let device = |name: &str, module: i64| json!({"name": name, "attributes": {"module": {"int": module}, "model": {"string": "910C"}}});
     Seen {
         pods: vec![json!({"metadata": {"name": "one"}, "status": {"phase": "Running",
             "resourceClaimStatuses": [{"name": "npu", "resourceClaimName": "one-npu-x"}],
