@@ -2,7 +2,13 @@
 //! Sizes: `aclrtMalloc` and `aclrtMallocCached` round up to 32 bytes and add 32 more, `aclrtMallocAlign32` only
 //! rounds, the rest pass their size on (names and documentation of the vendor's ACL; unverified on hardware).
 // The exported names and what they do are the vendor's.
-#![allow(non_snake_case, missing_docs)]
+#![allow(
+    non_snake_case,
+    missing_docs,
+    clippy::missing_safety_doc,
+    clippy::not_unsafe_ptr_arg_deref,
+    clippy::too_many_arguments
+)]
 
 mod memory;
 mod rest;

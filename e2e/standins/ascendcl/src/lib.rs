@@ -1,7 +1,13 @@
 //! `libascendcl.so`: the public ACL functions. Each calls its `Impl` in `libacl_rt_impl.so` across the library
 //! boundary, as in CANN 8.5 to 9.1, so that a preloaded library can stand between.
 // The exported names and what they do are the vendor's.
-#![allow(non_snake_case, missing_docs)]
+#![allow(
+    non_snake_case,
+    missing_docs,
+    clippy::missing_safety_doc,
+    clippy::not_unsafe_ptr_arg_deref,
+    clippy::too_many_arguments
+)]
 
 use std::ffi::{c_char, c_void};
 

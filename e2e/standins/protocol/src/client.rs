@@ -18,12 +18,18 @@ pub struct ClientError(pub String);
 #[derive(Default)]
 pub struct Client {
     connection: Option<(u32, UnixStream)>,
+    socket: Option<PathBuf>,
 }
 
 impl Client {
     /// A client that connects at its first call.
     pub const fn new() -> Self {
-        Self { connection: None }
+        Self { connection: None, socket: None }
+    }
+
+    /// A client of the driver at this socket, for tests and harnesses.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { connection: None, socket: Some(socket.into()) }
     }
 
     /// Asks the driver and waits for its answer, however long that takes: a driver that hangs is meant to hang.
@@ -31,7 +37,7 @@ impl Client {
         // A forked child has the parent's descriptor: it must not speak on it, nor is the memory behind it its own.
         let pid = std::process::id();
         if self.connection.as_ref().is_none_or(|(owner, _)| *owner != pid) {
-            self.connection = Some((pid, connect()?));
+            self.connection = Some((pid, connect(self.socket.as_deref())?));
         }
         let Some((_, stream)) = self.connection.as_mut() else {
             return Err(ClientError("no connection".to_owned()));
@@ -46,9 +52,9 @@ impl Client {
     }
 }
 
-fn connect() -> Result<UnixStream, ClientError> {
+fn connect(socket: Option<&Path>) -> Result<UnixStream, ClientError> {
     let mut tried = Vec::new();
-    for path in candidates() {
+    for path in socket.map_or_else(candidates, |socket| vec![socket.to_owned()]) {
         match UnixStream::connect(&path) {
             Ok(stream) => return Ok(stream),
             Err(error) => tried.push(describe(&path, &error)),

@@ -7,7 +7,13 @@
 //! Rounding, as far as it is known: a request over 1 MiB takes huge pages of 2 MiB unless the policy says normal
 //! pages only (documented for `ACL_MEM_MALLOC_HUGE_FIRST`), smaller ones multiples of 512 B (unverified on hardware).
 // The exported names and what they do are the vendor's.
-#![allow(non_snake_case, missing_docs)]
+#![allow(
+    non_snake_case,
+    missing_docs,
+    clippy::missing_safety_doc,
+    clippy::not_unsafe_ptr_arg_deref,
+    clippy::too_many_arguments
+)]
 
 mod device;
 mod launch;
