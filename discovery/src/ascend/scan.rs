@@ -165,7 +165,8 @@ impl<D: Dcmi> Pass<'_, D> {
     }
 
     fn problem(&self, object: String, message: String, reason: &str) {
-        tracing::warn!(object, message, reason, "discovery");
+        // The caller says it once; here it would be said in every pass.
+        tracing::debug!(object, message, reason, "discovery");
         self.problems.borrow_mut().push(Problem { object, message, reason: reason.to_owned() });
     }
 
@@ -387,7 +388,6 @@ impl Found {
     ) -> BTreeMap<Slot, Chip> {
         let problem = |slots: &[Slot], what: &str, reason: &str| {
             let names: Vec<String> = slots.iter().map(|slot| object(*slot)).collect();
-            tracing::warn!(objects = names.join(", "), what, "discovery");
             problems.borrow_mut().push(Problem {
                 object: names.join(", "),
                 message: format!("{what}: they cannot be told apart, update the driver or reset the devices"),
