@@ -1,1 +1,242 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
+use proptest::prelude::*;
+use vnpu_driver::id::ClaimUid;
+use vnpu_driver::prepare::PreparePlan;
+use vnpu_driver::record::{ClaimState, Event};
+use vnpu_driver::share::ClaimShares;
+
+use super::frame::{self, Damage, Scan};
+use super::{Store, StoreError};
+
+fn uid(n: u32) -> ClaimUid {
+    ClaimUid::new(format!("{n:08x}-1111-4222-8333-444455556666")).unwrap()
+}
+
+fn plan(n: u32) -> PreparePlan {
+    PreparePlan {
+        claim: uid(n),
+        namespace: "default".into(),
+        name: format!("claim-{n}"),
+        results: Vec::new(),
+        shares: ClaimShares { claim: uid(n), chips: Vec::new() },
+        breach: Default::default(),
+    }
+}
+
+async fn open(dir: &Path) -> Store {
+    Store::open(dir).await.unwrap().0
+}
+
+async fn write(store: &Store, event: Event) -> Result<(), StoreError> {
+    store.enter().await.unwrap().write(event).await
+}
+
+fn completed(store: &Store, n: u32) -> bool {
+    matches!(store.state(&uid(n)), Some(ClaimState::PrepareCompleted(_)))
+}
+
+fn log(dir: &Path) -> std::path::PathBuf {
+    dir.join("checkpoint.log")
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    write(&store, Event::Boot { boot_id: "b".into() }).await.unwrap();
+    write(&store, Event::PrepareStarted { plan: plan(1) }).await.unwrap();
+    write(&store, Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    write(&store, Event::Unprepared { claim: uid(3) }).await.unwrap();
+    let before = store.look(Clone::clone);
+    let again = open(dir.path()).await;
+    assert_eq!(again.look(Clone::clone), before);
+    assert_eq!(again.look(|s| s.boot_id().map(str::to_owned)).as_deref(), Some("b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_writes_all_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let writes = (0..64).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move { write(&store, Event::PrepareCompleted { plan: plan(n) }).await.unwrap() })
+    });
+    futures::future::join_all(writes).await.into_iter().for_each(Result::unwrap);
+    let again = open(dir.path()).await;
+    assert!((0..64).all(|n| completed(&again, n)));
+}
+
+#[tokio::test]
+async fn a_decision_sees_the_one_before_it_although_neither_is_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let session = store.enter().await.unwrap();
+    let take = |n: u32| {
+        session.decide(move |state| {
+            if state.plans().count() > 0 {
+                Err(StoreError::WriterGone)
+            } else {
+                Ok((Event::PrepareStarted { plan: plan(n) }, ()))
+            }
+        })
+    };
+    let (one, two) = tokio::join!(take(1), take(2));
+    assert_eq!([one.is_ok(), two.is_ok()].iter().filter(|ok| **ok).count(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_off_tail_is_dropped_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    write(&store, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    let whole = fs::read(log(dir.path())).unwrap();
+    write(&store, Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    drop(store);
+    let all = fs::read(log(dir.path())).unwrap();
+    for cut in whole.len() + 1..all.len() {
+        fs::write(log(dir.path()), &all[..cut]).unwrap();
+        let (store, repairs) = Store::open(dir.path()).await.unwrap();
+        assert_eq!(repairs.truncated, (cut - whole.len()) as u64, "cut at {cut}");
+        assert_eq!(repairs.quarantined, None);
+        assert!(completed(&store, 1) && !completed(&store, 2));
+        if cut % 40 == 0 {
+            write(&store, Event::PrepareCompleted { plan: plan(3) }).await.unwrap();
+            assert!(completed(&open(dir.path()).await, 3));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_kept_aside_and_what_is_whole_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 1..=3 {
+        write(&store, Event::PrepareCompleted { plan: plan(n) }).await.unwrap();
+    }
+    drop(store);
+    let mut bytes = fs::read(log(dir.path())).unwrap();
+    let second = bytes.windows(7).position(|w| w == b"claim-2").unwrap();
+    bytes[second] ^= 0xff;
+    fs::write(log(dir.path()), &bytes).unwrap();
+    let (store, repairs) = Store::open(dir.path()).await.unwrap();
+    assert!(completed(&store, 1) && !completed(&store, 2) && completed(&store, 3));
+    let aside = repairs.quarantined.unwrap();
+    assert!(aside.file_name().unwrap().to_str().unwrap().starts_with("checkpoint.log.corrupt-"));
+    assert_eq!(fs::read(aside).unwrap(), bytes);
+    let (again, repairs) = Store::open(dir.path()).await.unwrap();
+    assert_eq!(repairs, Default::default(), "repaired once");
+    assert!(completed(&again, 3));
+}
+
+#[tokio::test]
+async fn a_damaged_header_loses_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&open(dir.path()).await, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    let mut bytes = fs::read(log(dir.path())).unwrap();
+    bytes[2] ^= 1;
+    fs::write(log(dir.path()), &bytes).unwrap();
+    let (store, repairs) = Store::open(dir.path()).await.unwrap();
+    assert!(repairs.quarantined.is_some() && completed(&store, 1));
+}
+
+#[tokio::test]
+async fn a_newer_format_or_record_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut newer = b"vnpu-log".to_vec();
+    newer.extend(9u32.to_le_bytes());
+    newer.extend(crc32c::crc32c(&newer.clone()).to_le_bytes());
+    let mut record = frame::header();
+    frame::append(&mut record, br#"{"version":99,"time":1,"event":"Hovered"}"#);
+    for bytes in [newer, record] {
+        fs::write(log(dir.path()), &bytes).unwrap();
+        let error = Store::open(dir.path()).await.unwrap_err();
+        assert_eq!(error.reason(), "state_newer");
+        assert!(!error.retryable() && error.to_string().contains("nothing was changed"), "{error}");
+        assert_eq!(fs::read(log(dir.path())).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_long_log_is_compacted_and_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut big = plan(1);
+    big.name = "n".repeat(200_000);
+    for _ in 0..8 {
+        write(&store, Event::PrepareCompleted { plan: big.clone() }).await.unwrap();
+        write(&store, Event::Unprepared { claim: uid(1) }).await.unwrap();
+    }
+    write(&store, Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    assert!(fs::metadata(log(dir.path())).unwrap().len() < 1 << 20);
+    let state = store.look(Clone::clone);
+    let again = open(dir.path()).await.look(Clone::clone);
+    assert_eq!(again, state);
+    assert!(!dir.path().join("checkpoint.log.tmp").exists());
+}
+
+#[tokio::test]
+async fn two_instances_take_turns_and_see_each_others_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (open(dir.path()).await, open(dir.path()).await);
+    write(&one, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    let session = two.enter().await.unwrap();
+    assert!(session.reloaded());
+    assert!(completed(&two, 1));
+    let waiting = tokio::spawn({
+        let one = one.clone();
+        async move { one.enter().await.map(|s| s.reloaded()) }
+    });
+    session.write(Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished(), "both at work at once");
+    drop(session);
+    assert!(waiting.await.unwrap().unwrap());
+    assert!(completed(&one, 2));
+}
+
+#[tokio::test]
+async fn a_waiter_that_gave_up_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (open(dir.path()).await, open(dir.path()).await);
+    let session = one.enter().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(20), two.enter()).await.is_err());
+    drop(session);
+    drop(two.enter().await.unwrap());
+    drop(one.enter().await.unwrap());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic_and_never_invent_records(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Scan::Frames { payloads, damage } = frame::scan(&bytes) {
+            prop_assert!(payloads.is_empty());
+            prop_assert_eq!(damage, Damage::Body);
+        }
+    }
+
+    #[test]
+    fn any_single_changed_byte_is_noticed(
+        payloads in proptest::collection::vec("\\{[a-z]{1,20}\\}", 1..5),
+        at in any::<prop::sample::Index>(),
+        flip in 1u8..=255,
+    ) {
+        let mut bytes = frame::header();
+        for payload in &payloads {
+            frame::append(&mut bytes, payload.as_bytes());
+        }
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        match frame::scan(&bytes) {
+            Scan::Newer(_) => prop_assert!(false, "the header's checksum covers the format"),
+            Scan::Frames { payloads: found, damage } => {
+                prop_assert_ne!(damage, Damage::None);
+                for payload in found {
+                    prop_assert!(payloads.iter().any(|p| p.as_bytes() == payload), "only what was written");
+                }
+            }
+        }
+    }
+}
