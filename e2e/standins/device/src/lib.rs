@@ -5,6 +5,8 @@ mod layout;
 mod machine_file;
 mod server;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use layout::{LayoutError, LayoutOptions, lay_out};
 pub use machine_file::{MachineFile, parse};
