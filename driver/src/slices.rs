@@ -67,8 +67,8 @@ impl SliceKey {
     /// `metadata.generateName` of the slice: `<5 hexadecimal digits>-vnpu.dev-<node>-`. A node name too long
     /// for it is cut; the name is not the identity of the node there.
     pub fn generate_name(self, node: &NodeName) -> String {
-        // The API server accepts 253 characters and keeps 5 of them for its random end.
-        const NODE: usize = 230;
+        // The API server makes names of 63 characters and cuts what comes before its random 5.
+        const NODE: usize = 42;
         let node: String = node.as_str().chars().take(NODE).collect();
         format!("{:05x}-{}-{}-", self.index(), crate::DRIVER_NAME, node.trim_end_matches(['-', '.']))
     }

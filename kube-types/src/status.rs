@@ -12,7 +12,7 @@ use vnpu_driver::time::WallTime;
 pub const FIELD_MANAGER: &str = "vnpu.dev";
 
 /// The server-side-apply patch of `resourceclaims/status` that sets our entries. The UID is in it, so a claim
-/// of the same name that was made again is a conflict, not a target. Times of transition are kept from
+/// of the same name that was made again is refused (422, `metadata.uid` is immutable), not written to. Times of transition are kept from
 /// `observed` where a condition's status did not change.
 pub fn status_patch(
     plan: &PreparePlan,
