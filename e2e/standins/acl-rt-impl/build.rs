@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
+    standin_unwinder::link_statically();
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let status = Command::new("cc")

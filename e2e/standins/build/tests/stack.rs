@@ -38,6 +38,7 @@ fn the_libraries_lie_on_each_other_as_the_vendors_do() {
     ] {
         let dynamic = readelf(library, "-d");
         assert!(dynamic.contains(&format!("soname: [{library}]")), "{dynamic}");
+        assert!(!dynamic.contains("libgcc_s"), "a minimal image has the C library only: {dynamic}");
         let needed = dynamic.lines().filter(|line| line.contains("NEEDED"));
         let vendor: Vec<&str> = needed
             .filter(|line| ["ascendcl", "acl_rt", "runtime"].iter().any(|part| line.contains(part)))
