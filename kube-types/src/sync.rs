@@ -53,7 +53,7 @@ pub fn sync(
     let seen = ours.iter().map(|s| s.spec.pool.generation).max().unwrap_or(0).max(highest);
     let wanted: BTreeMap<SliceKey, api::ResourceSlice> =
         desired.slices.iter().map(|s| s.key).zip(resource_slices(desired, owner, seen)).collect();
-    let (kept, mut writes) = sort_out(&ours, &wanted, seen);
+    let (kept, mut writes) = sort_out(&ours, &wanted);
     let changed: Vec<SliceKey> = wanted
         .iter()
         .filter(|(key, slice)| kept.get(key).is_some_and(|k| !same_content(k, slice) || !owned(k, owner)))
@@ -96,7 +96,6 @@ type Kept<'a> = BTreeMap<SliceKey, &'a api::ResourceSlice>;
 fn sort_out<'a>(
     ours: &[&'a api::ResourceSlice],
     wanted: &BTreeMap<SliceKey, api::ResourceSlice>,
-    _seen: i64,
 ) -> (Kept<'a>, Vec<SliceWrite>) {
     let mut sorted = ours.to_vec();
     sorted.sort_by_key(|s| (-s.spec.pool.generation, s.metadata.name.clone()));
