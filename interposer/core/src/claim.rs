@@ -86,43 +86,60 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Takes the first free slot; dead processes' slots are given back first.
+    /// Takes the first free slot; only when there is none, dead processes' slots are given back first, so that
+    /// the start of a process does not get slower with the number of its neighbours.
     fn take_slot(&mut self, identity: Identity) -> bool {
-        self.reap(identity);
-        // Some processes more than once: between the look and the lock another one may have come.
-        for _ in 0..3 {
+        self.drop_own_past(identity);
+        // More than once: between the look and the lock another process may have come.
+        for round in 0..3 {
+            if round > 0 {
+                self.reap(identity);
+            }
+            let fd = self.fd();
             for i in 0..self.usage.capacity() {
                 let free = self.usage.head(i).is_some_and(|h| h.owner.load(Ordering::SeqCst) == FREE);
-                if !free || !liveness::lock(self.fd(), i) {
+                if !free || !liveness::lock(fd, i) {
                     continue;
                 }
                 if slot::claim(&self.usage, i, identity.owner, identity.namespace) {
                     self.slot = i;
                     return true;
                 }
-                liveness::unlock(self.fd(), i);
+                liveness::unlock(fd, i);
             }
         }
         false
     }
 
+    /// A slot with our own owner word is of the program that executed this one: its memory is gone.
+    fn drop_own_past(&self, identity: Identity) {
+        for i in 0..self.usage.high_water().min(self.usage.capacity()) {
+            let Some(head) = self.usage.head(i) else { break };
+            let same = head.owner.load(Ordering::SeqCst) == identity.owner
+                && head.pidns_inode.load(Ordering::Relaxed) == identity.namespace;
+            if same && slot::begin_reap(&self.usage, i, identity.owner) {
+                slot::finish_reap(&self.usage, i);
+            }
+        }
+    }
+
     /// Gives back slots of processes that are dead beyond doubt; the node agent judges the others.
     pub(crate) fn reap(&self, identity: Identity) {
+        let fd = self.fd();
         for i in 0..self.usage.high_water().min(self.usage.capacity()) {
             let Some(head) = self.usage.head(i) else { break };
             let owner = head.owner.load(Ordering::SeqCst);
-            if owner == FREE || i == self.slot || !liveness::lock(self.fd(), i) {
+            if owner == FREE || i == self.slot || !liveness::lock(fd, i) {
                 continue;
             }
-            // We hold the lock: the owner died, or closed the file, or is ourselves before an exec.
+            // We hold the lock: the owner died, closed the file, or executed another program.
             let namespace = head.pidns_inode.load(Ordering::Relaxed);
             let dead = owner == REAPING
-                || owner == identity.owner && self.slot == usize::MAX
                 || namespace == identity.namespace && !liveness::lives(owner, self.file.inode);
             if dead && (owner == REAPING || slot::begin_reap(&self.usage, i, owner)) {
                 slot::finish_reap(&self.usage, i);
             }
-            liveness::unlock(self.fd(), i);
+            liveness::unlock(fd, i);
         }
     }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef int32_t (*set_t)(int32_t);
@@ -144,6 +145,13 @@ int main(int argc, char **argv) {
             printf("ok\n");
             fflush(stdout);
             execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+        } else if (strcmp(word, "bench") == 0) {
+            struct timespec from, to;
+            void *one = NULL;
+            clock_gettime(CLOCK_MONOTONIC, &from);
+            for (unsigned long long i = 0; i < number; i++) { take(&one, 1 << 20); release(one); }
+            clock_gettime(CLOCK_MONOTONIC, &to);
+            printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / number);
         } else if (strcmp(word, "churn") == 0) {
             printf("ok\n");
             pthread_t other;

@@ -33,7 +33,12 @@ int32_t rtGetDevicePhyIdByIndex(uint32_t index, uint32_t *chip) {
     return 0;
 }
 /* The size stands in front of what is given out, and in the low half of the mapping nothing is ever touched. */
+static char cheap[8192];
+static int is_cheap = -1;
 static int32_t take(void **to, uint64_t size) {
+    /* For benches: costs next to nothing, so that what is measured is the interposer. */
+    if (is_cheap < 0) is_cheap = getenv("FAKE_CHEAP") != NULL;
+    if (is_cheap) { *to = cheap; return 0; }
     if (getenv("FAKE_FAIL") != NULL) return 207001;
     if (size == 0) return 107000;
     void *base = mmap(NULL, 4096 + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -43,6 +48,7 @@ static int32_t take(void **to, uint64_t size) {
     return 0;
 }
 static int32_t give(void *pointer) {
+    if (pointer == (void *)cheap) return 0;
     if (pointer == NULL || ((uintptr_t)pointer & 4095) != 0) return 107000;
     char *base = (char *)pointer - 4096;
     munmap(base, 4096 + *(uint64_t *)base);

@@ -1,0 +1,124 @@
+//! What the interposer costs: per `exec` of a program that never touches the runtime, per allocation and free,
+//! per first call of a process. Printed, not asserted; runs with and without alternate in one run.
+
+// Helpers of benches may fail by panic, as benches do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use support::{Driver, GIB, Node};
+
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * q) as usize]
+}
+
+fn exec(runs: usize) {
+    let node = Node::with_quota(GIB);
+    let mut times = [Vec::new(), Vec::new()];
+    for i in 0..runs * 2 {
+        let under = i % 2;
+        let mut command = match under {
+            0 => Command::new("/bin/true"),
+            _ => node.command("/bin/true"),
+        };
+        if under == 0 {
+            command.env("LD_LIBRARY_PATH", support::fakes());
+        }
+        command.stdin(Stdio::null());
+        let start = Instant::now();
+        assert!(command.status().unwrap().success());
+        times[under].push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    for list in &mut times {
+        list.sort_by(f64::total_cmp);
+    }
+    let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
+    println!("exec of /bin/true, {runs} each way, alternating (microseconds)");
+    for (name, list) in ["without", "with   "].iter().zip(&times) {
+        println!(
+            "  {name}  p10 {:7.1}  p50 {:7.1}  p90 {:7.1}  mean {:7.1}",
+            quantile(list, 0.1),
+            quantile(list, 0.5),
+            quantile(list, 0.9),
+            mean(list)
+        );
+    }
+    println!(
+        "  added    p50 {:7.1}  mean {:7.1}   (to reach: 100)",
+        quantile(&times[1], 0.5) - quantile(&times[0], 0.5),
+        mean(&times[1]) - mean(&times[0])
+    );
+}
+
+fn operations() {
+    let node = Node::with_quota(GIB);
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let bench = |preload: bool| -> f64 {
+            let mut command = node.driver_command("rt");
+            command.env("FAKE_CHEAP", "1");
+            if !preload {
+                command.env_remove("LD_PRELOAD");
+            }
+            let mut driver = Driver::start(&mut command);
+            driver.ask("bench 1000");
+            driver.ask("bench 300000").parse().unwrap()
+        };
+        rounds.push((bench(false), bench(true)));
+    }
+    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (without, with) = rounds[2];
+    println!("one allocation and its free, runtime that does nothing (nanoseconds, median of 5)");
+    println!(
+        "  without {without:.1}  with {with:.1}  added {:.1}   (to reach: 2000 for both)",
+        with - without
+    );
+}
+
+fn first_call(others: usize) {
+    let node = Node::with_quota(GIB);
+    let mut neighbours: Vec<Driver> = (0..others).map(|_| node.driver("rt")).collect();
+    for driver in &mut neighbours {
+        driver.ask("device 0");
+    }
+    let mut times: Vec<f64> = (0..50)
+        .map(|_| {
+            let mut driver = node.driver("rt");
+            driver.ask("nothing");
+            let start = Instant::now();
+            driver.ask("device 0");
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!(
+        "first device call of a process beside {others} others: p50 {:.0} p90 {:.0} microseconds   (to reach: 1000)",
+        quantile(&times, 0.5),
+        quantile(&times, 0.9)
+    );
+}
+
+fn main() {
+    // `cargo bench -p vnpu-core --bench cost -- exec` runs that part only.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("machine: {cpus} CPUs, Linux {}", kernel.trim());
+    assert!(Path::new("/bin/true").exists());
+    if runs("exec") {
+        exec(1000);
+    }
+    if runs("operations") {
+        operations();
+    }
+    if runs("first-call") {
+        first_call(0);
+        first_call(100);
+    }
+}
