@@ -1,5 +1,6 @@
 //! The socket in front of the state: one thread per connection, one that watches the configuration file.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::process::{PidfdFlags, pidfd_open};
 use standin_protocol::{Request, read_frame, write_frame};
 
@@ -18,11 +20,15 @@ use crate::state::{PeerId, State};
 /// How long a change of the file or of a fault may stay unseen.
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
 
+/// The connected processes, each with a descriptor that tells its death.
+type Living = Mutex<BTreeMap<PeerId, Arc<OwnedFd>>>;
+
 /// A listening driver.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     state: Arc<Mutex<State>>,
+    living: Arc<Living>,
     socket: PathBuf,
 }
 
@@ -39,7 +45,12 @@ impl Server {
         let listener = UnixListener::bind(socket)?;
         // Any user in any container may use the device, as with the nodes' usual 0666.
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
-        Ok(Self { listener, state: Arc::new(Mutex::new(state)), socket: socket.to_owned() })
+        Ok(Self {
+            listener,
+            state: Arc::new(Mutex::new(state)),
+            living: Arc::default(),
+            socket: socket.to_owned(),
+        })
     }
 
     /// The state, for tests that look into the driver.
@@ -66,8 +77,8 @@ impl Server {
     pub fn serve(&self) -> io::Result<()> {
         for (id, stream) in (1..).zip(self.listener.incoming()) {
             let stream = stream?;
-            let state = self.state();
-            thread::spawn(move || serve_one(stream, PeerId(id), &state));
+            let (state, living) = (self.state(), Arc::clone(&self.living));
+            thread::spawn(move || serve_one(stream, PeerId(id), &state, &living));
         }
         Ok(())
     }
@@ -80,32 +91,55 @@ impl Drop for Server {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve_one(mut stream: UnixStream, peer: PeerId, state: &Mutex<State>) {
+/// Frees what dead processes had, before anybody is told how much is free: a kernel driver has done that by the
+/// time a parent's `wait` returns.
+fn bury(state: &Mutex<State>, living: &Living) {
+    let mut living = lock(living);
+    let mut fds: Vec<_> = living.values().map(|process| PollFd::new(&**process, PollFlags::IN)).collect();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if !matches!(poll(&mut fds, Some(&now)), Ok(1..)) {
+        return;
+    }
+    let dead: Vec<PeerId> =
+        living.keys().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(peer, _)| *peer).collect();
+    for peer in dead {
+        living.remove(&peer);
+        lock(state).disconnect(peer);
+    }
+}
+
+fn serve_one(mut stream: UnixStream, peer: PeerId, state: &Mutex<State>, living: &Living) {
     let Ok(credentials) = rustix::net::sockopt::socket_peercred(&stream) else { return };
     lock(state).connect(peer, credentials.pid.as_raw_nonzero().get());
     // The descriptor may live on in a forked child after the process died, so its death is watched by itself.
-    let process = pidfd_open(credentials.pid, PidfdFlags::empty()).ok();
-    while wait(&stream, process.as_ref(), None) == Event::Readable {
+    let process = pidfd_open(credentials.pid, PidfdFlags::empty()).ok().map(Arc::new);
+    if let Some(process) = &process {
+        lock(living).insert(peer, Arc::clone(process));
+    }
+    let process = process.as_deref();
+    while wait(&stream, process, None) == Event::Readable {
         let Ok(request) = read_frame::<Request>(&mut stream) else { break };
-        if !wait_out_a_hang(&stream, process.as_ref(), state, &request) {
+        if !wait_out_a_hang(&stream, process, state, &request) {
             break;
         }
+        bury(state, living);
         let reply = lock(state).answer(peer, &request);
         if write_frame(&mut stream, &reply).is_err() {
             break;
         }
     }
+    lock(living).remove(&peer);
     lock(state).disconnect(peer);
 }
 
 /// Waits while a fault says that the call hangs; false when the caller is gone.
 fn wait_out_a_hang(
     stream: &UnixStream,
-    process: Option<&rustix::fd::OwnedFd>,
+    process: Option<&OwnedFd>,
     state: &Mutex<State>,
     request: &Request,
 ) -> bool {
@@ -126,7 +160,7 @@ enum Event {
     Quiet,
 }
 
-fn wait(stream: &UnixStream, process: Option<&rustix::fd::OwnedFd>, at_most: Option<Duration>) -> Event {
+fn wait(stream: &UnixStream, process: Option<&OwnedFd>, at_most: Option<Duration>) -> Event {
     let timeout = at_most.map(|d| Timespec { tv_sec: 0, tv_nsec: i64::from(d.subsec_nanos()) });
     loop {
         let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
