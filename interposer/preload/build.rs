@@ -2,7 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-cdylib-link-arg=-nostartfiles");
+    println!("cargo:rustc-cdylib-link-arg=-nostdlib");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libvnpu.so");
     println!("cargo:rustc-cdylib-link-arg=-Wl,--hash-style=both");
 }

@@ -1,9 +1,9 @@
 //! What an allocation costs: the bytes that the Ascend runtime really takes for a request.
 //!
 //! The runtime serves requests above 1 MiB from 2 MiB huge pages where the policy lets it, and smaller ones in
-//! units of 512 B (interposer design, section 2). What `aclrtMalloc` adds for its own alignment (32 B) is not
-//! charged: whether it ever costs a whole page is unverified, and a program that asks for exactly its quota in
-//! huge pages must get it.
+//! units of 512 B (unverified). `aclrtMalloc` and `aclrtMallocCached` make 32 bytes more of a request than was
+//! asked (vendor's documentation), so there a request of whole huge pages costs one page more;
+//! `aclrtMallocAlign32` exists because of that. Charging less would hand out more than the chip has.
 
 /// Unit of allocations from normal pages.
 pub const SMALL_UNIT: u64 = 512;
@@ -13,6 +13,14 @@ pub const HUGE_UNIT: u64 = 2 << 20;
 pub const GIGANTIC_UNIT: u64 = 1 << 30;
 /// Requests above this come from huge pages if the policy allows them.
 pub const HUGE_ABOVE: u64 = 1 << 20;
+
+/// What `aclrtMalloc` and `aclrtMallocCached` ask the runtime for when a program asks them for `size` bytes.
+pub const fn padded(size: u64) -> u64 {
+    match size.checked_next_multiple_of(32) {
+        Some(aligned) => aligned.saturating_add(32),
+        None => u64::MAX,
+    }
+}
 
 /// Which pages a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

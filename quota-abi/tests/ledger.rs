@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
-use vnpu_quota_abi::charge::{Pages, charged};
+use vnpu_quota_abi::charge::{Pages, charged, padded};
 use vnpu_quota_abi::header::{Kind, Unusable};
 use vnpu_quota_abi::ledger::{self, Request};
 use vnpu_quota_abi::quota::quota_size;
@@ -161,6 +161,8 @@ fn a_whole_quota_in_huge_pages_or_small_blocks_is_charged_exactly() {
     assert_eq!(charged(3 << 20, Pages::NormalOnly), 3 << 20);
     assert_eq!(charged(u64::MAX, Pages::HugeFirst), u64::MAX);
     assert_eq!(charged(0, Pages::HugeFirst), 0);
+    assert_eq!(charged(padded(64 << 20), Pages::HugeFirst), 66 << 20);
+    assert_eq!((padded(1), padded(32), padded(480), padded(u64::MAX)), (64, 64, 512, u64::MAX));
 }
 
 #[test]

@@ -43,6 +43,19 @@ fn small_blocks_fill_the_quota_to_the_last_unit() {
 }
 
 #[test]
+fn the_padding_of_aclrt_malloc_costs_what_it_costs_the_chip() {
+    for how in ["linked", "acl", "impl"] {
+        let node = Node::with_quota(GIB);
+        let mut driver = node.driver(how);
+        assert_eq!(driver.ask("padded 67108864"), "0");
+        assert_eq!(driver.info(), (GIB - 66 * MIB, GIB), "one huge page more ({how})");
+        assert_eq!(driver.ask("padded 1073741824"), OUT_OF_MEMORY);
+        assert_eq!(driver.ask("free 1"), "0");
+        assert_eq!(driver.info(), (GIB, GIB));
+    }
+}
+
+#[test]
 fn two_processes_share_the_quota() {
     let node = Node::with_quota(GIB);
     let (mut a, mut b) = (node.driver("acl"), node.driver("rt"));

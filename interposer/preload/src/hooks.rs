@@ -12,6 +12,7 @@
 
 use core::ffi::c_void;
 
+use vnpu_quota_abi::charge::padded;
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind};
 
 use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info};
@@ -121,9 +122,9 @@ fn handle_of(out: *mut c_void) -> Out {
 }
 
 hooks! {
-    alloc aclrtMallocImpl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
+    alloc aclrtMallocImpl(out: Out, size: usize, policy: u32) => out, memory(padded(size as u64), policy);
     alloc aclrtMallocAlign32Impl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
-    alloc aclrtMallocCachedImpl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
+    alloc aclrtMallocCachedImpl(out: Out, size: usize, policy: u32) => out, memory(padded(size as u64), policy);
     alloc aclrtMallocWithCfgImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
     alloc aclrtMallocForTaskSchedulerImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
     alloc aclrtMemAllocManagedImpl(out: Out, size: u64, flag: u32) => out, memory(size, HUGE_FIRST);

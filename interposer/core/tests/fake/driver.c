@@ -22,6 +22,7 @@ typedef int32_t (*physical_t)(void **, size_t, const void *, uint64_t);
 
 static set_t set_device;
 static malloc_t acl_malloc;
+static malloc_t padding_malloc;
 static rt_malloc_t rt_malloc;
 static free_t release;
 static info_t info;
@@ -31,6 +32,7 @@ static free_t release_physical;
 #ifdef LINKED
 int32_t aclrtSetDevice(int32_t);
 int32_t aclrtMalloc(void **, size_t, uint32_t);
+int32_t aclrtMallocAlign32(void **, size_t, uint32_t);
 int32_t aclrtFree(void *);
 int32_t aclrtGetMemInfo(uint32_t, size_t *, size_t *);
 #endif
@@ -48,15 +50,15 @@ static void *load(const char *name) {
 static void find(const char *how) {
 #ifdef LINKED
     (void)how;
-    set_device = aclrtSetDevice; acl_malloc = aclrtMalloc; release = aclrtFree; info = aclrtGetMemInfo;
+    set_device = aclrtSetDevice; acl_malloc = aclrtMallocAlign32; padding_malloc = aclrtMalloc; release = aclrtFree; info = aclrtGetMemInfo;
 #else
     if (strcmp(how, "acl") == 0) {
         void *h = load("libascendcl.so");
-        set_device = need(h, "aclrtSetDevice"); acl_malloc = need(h, "aclrtMalloc");
+        set_device = need(h, "aclrtSetDevice"); acl_malloc = need(h, "aclrtMallocAlign32"); padding_malloc = need(h, "aclrtMalloc");
         release = need(h, "aclrtFree"); info = need(h, "aclrtGetMemInfo");
     } else if (strcmp(how, "impl") == 0) {
         void *h = load("libacl_rt_impl.so");
-        set_device = need(h, "aclrtSetDeviceImpl"); acl_malloc = need(h, "aclrtMallocImpl");
+        set_device = need(h, "aclrtSetDeviceImpl"); acl_malloc = need(h, "aclrtMallocAlign32Impl"); padding_malloc = need(h, "aclrtMallocImpl");
         release = need(h, "aclrtFreeImpl"); info = need(h, "aclrtGetMemInfoImpl");
         physical = need(h, "aclrtMallocPhysicalImpl"); release_physical = need(h, "aclrtFreePhysicalImpl");
     } else {
@@ -99,6 +101,10 @@ int main(int argc, char **argv) {
             errno = 77;
             int32_t code = take(&held[count], number);
             printf("%d %d\n", code, errno);
+            if (code == 0) count++;
+        } else if (strcmp(word, "padded") == 0) {
+            int32_t code = padding_malloc(&held[count], number, 0);
+            printf("%d\n", code);
             if (code == 0) count++;
         } else if (strcmp(word, "fill") == 0) {
             int from = count, code = 0;
