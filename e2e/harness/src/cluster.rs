@@ -86,6 +86,7 @@ impl Cluster {
     fn prepare(options: Options, binaries: Binaries, with_node: bool) -> Result<Self> {
         let id = system::random_id()?;
         let (run, mut record) = RunDirectory::create(&id, options.detached)?;
+        let mut guardian = Guardian::start(run.path(), &id)?;
         // From here on, whatever fails must not leave the directory behind.
         let mut undo = Undo { run: Some(run.clone()) };
         let scratch = run.sub("sandbox")?;
@@ -96,6 +97,7 @@ impl Cluster {
             record.init = sandbox.init().cloned();
             run.save(&record)?;
             let init = record.init.as_ref().context("the node has no init")?.pid;
+            guardian.watch(init)?;
             Cgroups::create(&id)?;
             let link = Link::create(&id, init)?;
             for arguments in link.inside(API_SERVICE) {
@@ -111,7 +113,6 @@ impl Cluster {
         } else {
             (Sandbox::host(options.detached)?, Endpoints::of_host()?)
         };
-        let guardian = Some(Guardian::start(run.path(), &id, record.init.as_ref().map(|i| i.pid))?);
         let pki = Pki::create(run.sub("pki")?)?;
         let admin = pki.client("admin", "vnpu-admin", Some("system:masters"))?;
         pki.kubeconfig(&run.path().join("admin.kubeconfig"), &endpoints.server(), &admin)?;
@@ -130,7 +131,7 @@ impl Cluster {
             nodes: Mutex::default(),
             runtime,
             record: Mutex::new(record),
-            guardian,
+            guardian: Some(guardian),
             down: false,
         })
     }

@@ -11,14 +11,21 @@ use anyhow::{Context, Result};
 use super::cgroup::Cgroups;
 use super::link::Link;
 
-/// Waits for the end of its input. `done` first means the owner has tidied up by itself.
+/// Waits for the end of its input, which is the owner's end. On the way it is told the init's number once
+/// there is one; `done` means the owner has tidied up by itself.
 const SCRIPT: &str = r#"
-read -r word && [ "$word" = done ] && exit 0
-run=$1 group=$2 link=$3 init=$4
+run=$1 group=$2 link=$3 init=0
+while read -r word value; do
+    case $word in
+    done) exit 0 ;;
+    init) init=$value ;;
+    esac
+done
 [ -f "$run/record.json" ] || exit 0
 if [ "$init" != 0 ]; then
+    # The link to its program goes before its namespaces do; the number may stay until someone reaps it.
     i=0
-    while [ -d "/proc/$init" ] && [ "$i" -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+    while [ -e "/proc/$init/exe" ] && [ "$i" -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
     ip link del "$link" 2>/dev/null
 fi
 for tree in /sys/fs/cgroup/"$group" /sys/fs/cgroup/*/"$group"; do
@@ -30,7 +37,13 @@ for tree in /sys/fs/cgroup/"$group" /sys/fs/cgroup/*/"$group"; do
     done
 done
 grep -q " $run/" /proc/self/mountinfo && exit 1
-rm -rf -- "$run"
+# A dying process may still be writing.
+i=0
+while [ -d "$run" ] && [ "$i" -lt 20 ]; do
+    rm -rf -- "$run" 2>/dev/null
+    [ -d "$run" ] && sleep 0.1
+    i=$((i + 1))
+done
 "#;
 
 /// The guardian of one cluster.
@@ -41,19 +54,17 @@ pub(crate) struct Guardian {
 }
 
 impl Guardian {
-    /// Starts it. `init` is the first process of the node's namespaces, which the kernel kills with the
-    /// owner; `None` without a node.
+    /// Starts it.
     ///
     /// # Errors
     /// When `/bin/sh` cannot be started.
-    pub(crate) fn start(run: &Path, id: &str, init: Option<i32>) -> Result<Self> {
+    pub(crate) fn start(run: &Path, id: &str) -> Result<Self> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "vnpu-guardian"])
             .arg(run)
             .arg(Cgroups::name(id).trim_start_matches('/'))
             .arg(Link::interface(id))
-            .arg(init.unwrap_or_default().to_string())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -69,6 +80,15 @@ impl Guardian {
         let mut child = command.spawn().context("starting the cluster's guardian")?;
         let input = child.stdin.take();
         Ok(Self { child, input })
+    }
+
+    /// Tells it the first process of the node's namespaces, which the kernel kills with the owner.
+    ///
+    /// # Errors
+    /// When the guardian is gone.
+    pub(crate) fn watch(&mut self, init: i32) -> Result<()> {
+        let input = self.input.as_mut().context("the guardian has been dismissed")?;
+        writeln!(input, "init {init}").context("the cluster's guardian is gone")
     }
 
     /// Tells it that nothing is left to do.

@@ -32,6 +32,9 @@ impl ProcessId {
             return None;
         }
         let started = fields.nth(18)?.to_owned();
+        // A process without memory is past the point where it lets go of its namespaces. The first process
+        // of a PID namespace can linger there until some slow init has reaped the others.
+        fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         Some(Self { pid, started, boot })
     }

@@ -1,0 +1,30 @@
+//! `xtask bench`: the benchmarks whose figures are in docs/performance.md.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::shell::cargo;
+
+/// Which benchmark.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Name {
+    /// The node plugin behind kubelet's own DRA code: rate, latency, start time, memory.
+    Plugin,
+    /// What the interposer costs each process and each allocation.
+    Interposer,
+}
+
+/// Runs it, optimised.
+pub(crate) fn run(name: Name, arguments: &[String]) -> Result<()> {
+    let mut all = match name {
+        Name::Plugin => {
+            vec!["run", "--quiet", "--release", "--package", "vnpu-e2e", "--bin", "vnpu-bench-plugin", "--"]
+        }
+        Name::Interposer => {
+            crate::interposer::run()?;
+            vec!["bench", "--quiet", "--package", "vnpu-core", "--bench", "cost", "--"]
+        }
+    };
+    all.extend(arguments.iter().map(String::as_str));
+    cargo(&all)
+}

@@ -1,0 +1,101 @@
+//! `xtask ci`: everything that must pass, in the order in which a failure shows soonest, with times.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::shell::{cargo, target};
+
+type Step = (&'static str, fn() -> Result<()>);
+
+/// The steps. Cheap ones first; those that need a cluster last.
+const STEPS: &[Step] = &[
+    ("system packages", crate::deps::run),
+    ("format", format),
+    ("dependency arrows", crate::arrows::run),
+    ("licences, bans, sources", crate::deny::run),
+    ("lints", lints),
+    ("lints of the interposer's front end", preload_lints),
+    ("interposer", crate::interposer::run),
+    ("stand-ins", crate::standins::run),
+    ("unit, property and integration tests", tests),
+    ("model checking of the shared regions", loom),
+    ("cluster binaries", cluster),
+    ("end to end", end_to_end),
+];
+
+/// Runs the steps whose name contains `only`; stops at the first failure unless `keep_going`.
+pub(crate) fn run(keep_going: bool, only: Option<&str>) -> Result<()> {
+    let begun = Instant::now();
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    for (name, step) in STEPS.iter().filter(|(name, _)| only.is_none_or(|o| name.contains(o))) {
+        println!("\n=== {name}");
+        let begun = Instant::now();
+        let outcome = step();
+        let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+        lines.push(format!("{verdict:<7} {name:<44} {:>6.0} s", begun.elapsed().as_secs_f32()));
+        if let Err(error) = outcome {
+            println!("{error:#}");
+            failed.push(*name);
+            if !keep_going {
+                break;
+            }
+        }
+    }
+    println!("\n{}", lines.join("\n"));
+    let total = begun.elapsed().as_secs();
+    if !failed.is_empty() {
+        bail!("failed after {} min {} s: {}", total / 60, total % 60, failed.join(", "));
+    }
+    println!("all passed in {} min {} s", total / 60, total % 60);
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["fmt", "--check", "--manifest-path", "interposer/preload/Cargo.toml"])
+}
+
+fn lints() -> Result<()> {
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// No `--all-targets`: a no_std library has no test target.
+fn preload_lints() -> Result<()> {
+    let directory = target().join("preload").to_string_lossy().into_owned();
+    let manifest = "interposer/preload/Cargo.toml";
+    cargo(&[
+        "clippy",
+        "--quiet",
+        "--manifest-path",
+        manifest,
+        "--target-dir",
+        &directory,
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+fn tests() -> Result<()> {
+    cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"])
+}
+
+/// In a target directory of its own: the flag changes every crate's fingerprint, and would make the next
+/// ordinary build start from nothing.
+fn loom() -> Result<()> {
+    let directory = target().join("loom").to_string_lossy().into_owned();
+    let arguments =
+        ["test", "--quiet", "--release", "--package", "vnpu-quota-abi", "--target-dir", &directory];
+    let mut command = crate::shell::command(&crate::shell::cargo_program(), &arguments);
+    crate::shell::finish(command.env("RUSTFLAGS", "--cfg loom"))
+}
+
+fn cluster() -> Result<()> {
+    crate::cluster::build().map(drop)
+}
+
+fn end_to_end() -> Result<()> {
+    crate::e2e::run(&[])
+}
