@@ -27,7 +27,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     let preload = preload_target.join("release/libvnpu.so");
     let core = target().join("release/libvnpu_core.so");
     check_preload(&preload)?;
-    check_versions(&core)?;
+    report_versions(&core)?;
     let directory = target().join("interposer");
     std::fs::create_dir_all(&directory)?;
     place(&preload, &directory.join("libvnpu.so"))?;
@@ -50,34 +50,43 @@ fn check_preload(library: &Path) -> Result<()> {
         bail!("{path} needs another library, so some processes cannot load it: {}", line.trim());
     }
     let defined = defined(library)?;
-    for name in ["dlsym", "dlopen", "aclrtMallocImpl", "rtMalloc"] {
-        // Which families exist is checked by the interposer's own tests; these show that the export list
-        // has not been lost on the way through the linker.
-        if !defined.iter().any(|d| d == name) && name != "dlopen" {
+    // Which families exist is checked by the interposer's own tests; these show that the export list has not
+    // been lost on the way through the linker.
+    for name in ["dlsym", "aclrtMallocImpl", "rtMalloc"] {
+        if !defined.iter().any(|d| d == name) {
             bail!("{path} does not define {name}");
         }
     }
-    if defined
-        .iter()
-        .any(|name| name.starts_with("rust_") || name.starts_with("_R") || name.starts_with("_ZN"))
-    {
-        bail!("{path} exports names of the Rust runtime, which could collide with the program's own");
+    let of_rust = |name: &&String| ["rust_", "_R", "_ZN"].iter().any(|prefix| name.starts_with(prefix));
+    if let Some(name) = defined.iter().find(of_rust) {
+        bail!("{path} exports {name} of the Rust runtime, which could collide with the program's own");
     }
-    let versions = versions(library)?;
-    if let Some(version) = versions.iter().find(|v| v.starts_with("GLIBC_")) {
-        bail!("{path} asks for {version}: it would not load under musl");
+    if let Some((symbol, version)) = wanted(library)?.iter().find(|(_, v)| v.starts_with("GLIBC_")) {
+        bail!("{path} asks for {symbol}@{version}: it would not load under musl");
     }
     Ok(())
 }
 
-/// No symbol version newer than the oldest C library we promise.
-fn check_versions(library: &Path) -> Result<()> {
-    for version in versions(library)? {
+/// Says which symbols of the back end are newer than the oldest C library we promise. It is loud and no
+/// failure: such a library still serves every image that is as new as the machine it was built on, and a
+/// release is built on an old one.
+fn report_versions(library: &Path) -> Result<()> {
+    let mut newer = Vec::new();
+    for (symbol, version) in wanted(library)? {
         let Some(number) = version.strip_prefix("GLIBC_") else { continue };
         let mut parts = number.split('.').filter_map(|part| part.parse::<u32>().ok());
         if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) > OLDEST_GLIBC {
-            bail!("{} asks for {version}; the oldest we promise is GLIBC_2.31", library.display());
+            newer.push(format!("{symbol}@{version}"));
         }
+    }
+    if !newer.is_empty() {
+        eprintln!(
+            "WARNING: {} built here does not load on glibc {}.{}, because it asks for {}",
+            library.display(),
+            OLDEST_GLIBC.0,
+            OLDEST_GLIBC.1,
+            newer.join(", ")
+        );
     }
     Ok(())
 }
@@ -92,14 +101,11 @@ fn defined(library: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Symbol versions that a library asks of others.
-fn versions(library: &Path) -> Result<Vec<String>> {
+/// Symbols with versions that a library asks of others.
+fn wanted(library: &Path) -> Result<Vec<(String, String)>> {
     let text = output("nm", &["-D", "--undefined-only", &library.to_string_lossy()])?;
-    Ok(text
-        .lines()
-        .filter_map(|l| l.trim().split_once('@'))
-        .map(|(_, v)| v.trim_start_matches('@').to_owned())
-        .collect())
+    let symbols = text.lines().filter_map(|l| l.split_whitespace().last()?.split_once('@'));
+    Ok(symbols.map(|(name, version)| (name.to_owned(), version.trim_start_matches('@').to_owned())).collect())
 }
 
 /// Copies through a second name: a process that has the old file mapped keeps it.
