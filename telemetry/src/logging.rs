@@ -1,6 +1,7 @@
 //! Log output: plain lines for people or JSON for collectors, on standard error, with a filter that can be
 //! replaced while the daemon runs.
 
+use std::io::IsTerminal as _;
 use std::str::FromStr;
 
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -100,7 +101,10 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<LevelHandle, LogE
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match format {
-        LogFormat::Plain => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Plain => {
+            let colours = std::io::stderr().is_terminal();
+            registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
+        }
         LogFormat::Json => {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }

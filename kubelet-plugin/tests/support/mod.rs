@@ -1,0 +1,192 @@
+//! A node for tests: stand-in hardware behind the discovery trait, an API server in this process, temporary
+//! directories, and the real rest of the plugin.
+#![allow(dead_code, unreachable_pub, missing_docs)] // every test file uses its part
+
+pub mod api;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{SetOnce, watch};
+use tokio_util::task::TaskTracker;
+use vnpu_discovery::{Backend, DiscoveryError};
+use vnpu_driver::hardware::{
+    Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessMemory, ProcessView, Vendor,
+    VendorEdits,
+};
+use vnpu_driver::id::{DeviceUuid, NodeName};
+use vnpu_driver::quantity::Bytes;
+use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
+use vnpu_kubelet_plugin::events::Events;
+use vnpu_kubelet_plugin::hardware::Inventories;
+use vnpu_kubelet_plugin::keyed::KeyedLocks;
+use vnpu_kubelet_plugin::materials::Materials;
+use vnpu_kubelet_plugin::metrics::Metrics;
+use vnpu_kubelet_plugin::node::Node;
+use vnpu_kubelet_plugin::prepare::ClaimName;
+
+use api::FakeApi;
+
+pub const NODE: &str = "node-1";
+pub const POOL: &str = "node-1/ascend";
+
+/// Hardware that is what the test says.
+pub struct FakeHardware {
+    pub inventory: Mutex<Inventory>,
+}
+
+impl FakeHardware {
+    /// Dual-die modules of twice 64Gi.
+    pub fn modules(count: u32) -> Arc<Self> {
+        let chips = (0..count).flat_map(|card| [0, 1].map(|die| chip(card, die))).collect();
+        Arc::new(Self {
+            inventory: Mutex::new(Inventory {
+                vendor: Vendor::Ascend,
+                chips,
+                multi_die_policy: MultiDiePolicy::Independent,
+                driver_version: "25.0.rc1".into(),
+                superpod: None,
+                problems: Vec::new(),
+            }),
+        })
+    }
+}
+
+fn chip(card: u32, die: u32) -> Chip {
+    Chip {
+        card,
+        die,
+        uuid: DeviceUuid::new(format!("VDIE-{card}-{die}")).unwrap(),
+        module: Some(card),
+        model: "910C".into(),
+        product_name: "Stand-in".into(),
+        memory: Bytes::gib(64),
+        phys_id: card * 2 + die,
+        pci: None,
+        numa_node: None,
+        pcie_root: None,
+        health: Health::Healthy,
+    }
+}
+
+impl ProcessView for FakeHardware {
+    fn processes(&self, _: &Chip) -> Result<Vec<ProcessMemory>, String> {
+        Ok(Vec::new())
+    }
+}
+
+impl Backend for FakeHardware {
+    fn vendor(&self) -> Vendor {
+        Vendor::Ascend
+    }
+
+    fn discover(&self) -> Result<Inventory, DiscoveryError> {
+        Ok(self.inventory.lock().unwrap().clone())
+    }
+
+    /// `/dev/null` stands for every node: it is a character device everywhere.
+    fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {
+        let node = |path: String| DeviceNode { host_path: "/dev/null".into(), container_path: path.into() };
+        let mut device_nodes: Vec<DeviceNode> =
+            chips.iter().map(|c| node(format!("/dev/davinci{}", c.phys_id))).collect();
+        device_nodes.push(node("/dev/davinci_manager".into()));
+        let mounts = vec![DriverMount { host_path: "/usr".into(), container_path: "/usr/local/dcmi".into() }];
+        Ok(VendorEdits { device_nodes, mounts })
+    }
+}
+
+/// Everything of one node; a second one in the same directories stands for a restart.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+    pub api: Arc<FakeApi>,
+    pub hardware: Arc<FakeHardware>,
+}
+
+impl Bench {
+    pub fn new(modules: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["cdi", "state", "run", "interposer"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        for name in ["libvnpu.so", "libvnpu_core.so"] {
+            std::fs::write(dir.path().join("interposer").join(name), "").unwrap();
+        }
+        Self { dir, api: FakeApi::new(), hardware: FakeHardware::modules(modules) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub async fn start(&self) -> Arc<Node> {
+        self.start_reporting().await.0
+    }
+
+    /// What the plugin makes at its start, without sockets and loops.
+    pub async fn start_reporting(&self) -> (Arc<Node>, Repairs) {
+        let name = NodeName::new(NODE).unwrap();
+        let (store, repairs) = Store::open(&self.path("state")).await.unwrap();
+        let client = Arc::new(SetOnce::new());
+        assert!(client.set(self.api.client()).is_ok());
+        let backend: Arc<dyn Backend> = Arc::clone(&self.hardware) as Arc<dyn Backend>;
+        let inventories = Inventories::of(&name, backend.discover().unwrap()).unwrap();
+        let (sender, seen) = watch::channel(Some(Arc::new(inventories)));
+        std::mem::forget(sender);
+        let tasks = TaskTracker::new();
+        let node = Node {
+            name: name.clone(),
+            store,
+            materials: Arc::new(Materials::new(
+                &self.path("cdi"),
+                &self.path("run"),
+                &self.path("interposer"),
+                backend,
+            )),
+            events: Events::new(name, Arc::clone(&client), tasks.clone()),
+            client,
+            seen,
+            metrics: Metrics::register(&mut Default::default()),
+            locks: KeyedLocks::default(),
+            limit: tokio::sync::Semaphore::new(32),
+            tasks,
+            changed: Arc::default(),
+        };
+        (Arc::new(node), repairs)
+    }
+
+    /// Names of the CDI devices that files define, and proof that nothing temporary lies about.
+    pub fn cdi_devices(&self) -> BTreeSet<String> {
+        let mut devices = BTreeSet::new();
+        for entry in std::fs::read_dir(self.path("cdi")).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(path.extension().unwrap(), "json", "{}", path.display());
+            let spec = container_device_interface::spec::read_spec(&path, 0).unwrap();
+            devices.extend(spec.get_devices().into_keys());
+        }
+        devices
+    }
+
+    /// Claims that have regions.
+    pub fn regions(&self) -> BTreeSet<String> {
+        match std::fs::read_dir(self.path("run/claims")) {
+            Ok(entries) => entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect(),
+            Err(_) => BTreeSet::new(),
+        }
+    }
+}
+
+pub fn uid(n: u32) -> String {
+    format!("{n:08x}-1111-4222-8333-444455556666")
+}
+
+pub fn name(n: u32) -> ClaimName {
+    ClaimName { namespace: "default".into(), name: format!("claim-{n}"), uid: uid(n) }
+}
+
+/// Waits for what happens beside the answer.
+pub async fn settle(node: &Node) {
+    node.tasks.close();
+    node.tasks.wait().await;
+    node.tasks.reopen();
+}
