@@ -1,7 +1,8 @@
 //! Every directory of `examples/` is applied as a user would, and its `expect.yaml` is asserted; the format is
 //! described in `examples/README.md`.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use vnpu_e2e_cases::Example;
 
 use crate::case::Case;
 use crate::context::Context;
@@ -76,19 +77,14 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn all_have_a_case(context: &mut Context) -> Result<()> {
-    for entry in std::fs::read_dir(context.artefacts.repository.join("examples"))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            let name = entry.file_name().into_string().ok().context("a name in UTF-8")?;
-            let name = format!("examples/{}", name.replace('-', "_"));
-            ensure!(CASES.iter().any(|c| c.name == name), "there is no case {name}");
-        }
+    for example in Example::load(&context.artefacts.repository.join("examples"))? {
+        let name = format!("examples/{}", example.name.replace('-', "_"));
+        ensure!(CASES.iter().any(|c| c.name == name), "there is no case {name}");
     }
     Ok(())
 }
 
 fn apply(context: &mut Context, name: &str) -> Result<()> {
     context.machine()?;
-    let directory = context.artefacts.repository.join("examples").join(name);
-    example::run(context, &context.namespace, &directory)
+    example::run(context, &example::find(&context.artefacts.repository, name)?)
 }
