@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use vnpu_cdi::{CdiDir, CdiError, ContainerEdits, Device, DeviceNode, Mount, Spec, qualified_name};
 use vnpu_discovery::{Backend, DiscoveryError};
@@ -114,6 +114,8 @@ pub struct Materials {
     backend: Arc<dyn Backend>,
     /// `None` until first used, and after another instance worked on the regions.
     agent: RwLock<Option<Arc<Agent>>>,
+    /// Held while the preload file is looked at and written.
+    preload: Mutex<()>,
 }
 
 impl std::fmt::Debug for Materials {
@@ -131,6 +133,7 @@ impl Materials {
             interposer_dir: interposer_dir.to_owned(),
             backend,
             agent: RwLock::new(None),
+            preload: Mutex::new(()),
         }
     }
 
@@ -315,6 +318,8 @@ impl Materials {
 
     /// Containers that run have the file mounted, so it is never written in place.
     fn write_preload_file(&self) -> Result<(), MaterialError> {
+        // Claims are prepared side by side, and all of them need the one file.
+        let _one = self.preload.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.preload_source();
         let content = format!("{IN_CONTAINER}/lib/{PRELOAD_LIBRARY}\n");
         if fs::read(&path).is_ok_and(|found| found == content.as_bytes()) {
