@@ -1,0 +1,131 @@
+//! Proves how slices are kept: published at once, made again after a wipe, rewritten when hardware changes, and
+//! degraded once where the server drops fields.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::api::FakeApi;
+use support::{Bench, FakeHardware};
+use tokio_util::sync::CancellationToken;
+use vnpu_kubelet_plugin::publisher;
+use vnpu_telemetry::Readiness;
+
+/// Waits, in the paused clock of the test, until `wanted` holds.
+async fn eventually(what: &str, wanted: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if wanted() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it never came to this: {what}");
+}
+
+struct Publishing {
+    bench: Bench,
+    readiness: Readiness,
+    stop: CancellationToken,
+}
+
+impl Publishing {
+    async fn start(bench: Bench) -> Self {
+        let node = bench.start().await;
+        let (readiness, stop) = (Readiness::of(["slices"]), CancellationToken::new());
+        tokio::spawn(publisher::run(node, readiness.clone(), stop.clone()));
+        Self { bench, readiness, stop }
+    }
+
+    fn api(&self) -> &Arc<FakeApi> {
+        &self.bench.api
+    }
+}
+
+fn slices(api: &FakeApi) -> Vec<Value> {
+    api.slices.lock().unwrap().values().cloned().collect()
+}
+
+fn devices(api: &FakeApi) -> Vec<String> {
+    let slices = slices(api);
+    let devices = slices.iter().flat_map(|s| s["spec"]["devices"].as_array().cloned().unwrap_or_default());
+    devices.map(|d| d["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_publication_waits_for_nothing_and_is_whole() {
+    let publishing = Publishing::start(Bench::new(2)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    for slice in slices(api) {
+        assert_eq!(slice["spec"]["nodeName"], support::NODE);
+        assert_eq!(slice["spec"]["pool"]["name"], support::POOL);
+        assert_eq!(slice["spec"]["pool"]["resourceSliceCount"], 2);
+        assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "node-uid");
+        assert_ne!(slice["spec"]["devices"].is_null(), slice["spec"]["sharedCounters"].is_null());
+    }
+    assert_eq!(devices(api), ["module-0", "chip-0-0", "chip-0-1", "module-1", "chip-1-0", "chip-1-1"]);
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    let writes = api.slice_writes.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(api.slice_writes.lock().unwrap().len(), writes, "what is right is not written again");
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn wiped_slices_come_back_with_a_higher_generation() {
+    let publishing = Publishing::start(Bench::new(1)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    let before = slices(api)[0]["spec"]["pool"]["generation"].as_i64().unwrap();
+    // Let the watch begin.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    api.wipe();
+    eventually("both slices again", || slices(api).len() == 2).await;
+    assert!(slices(api).iter().all(|s| s["spec"]["pool"]["generation"].as_i64().unwrap() > before));
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_sharing_gets_exclusive_chips_and_is_asked_once() {
+    let bench = Bench::new(1);
+    bench.api.drops.lock().unwrap().push("allowMultipleAllocations");
+    let publishing = Publishing::start(bench).await;
+    let api = publishing.api();
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    for device in
+        slices(api).iter().flat_map(|s| s["spec"]["devices"].as_array().cloned().unwrap_or_default())
+    {
+        assert!(device["capacity"]["memory"]["requestPolicy"].is_null(), "{device}");
+    }
+    let writes = api.slice_writes.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(api.slice_writes.lock().unwrap().len(), writes, "no loop");
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_at_the_start_is_waited_for() {
+    let bench = Bench::new(1);
+    bench.api.away.store(true, Ordering::Relaxed);
+    let publishing = Publishing::start(bench).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!publishing.readiness.is_ready());
+    publishing.api().away.store(false, Ordering::Relaxed);
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    assert_eq!(slices(publishing.api()).len(), 2);
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_chips_publishes_an_empty_pool() {
+    let mut bench = Bench::new(1);
+    bench.hardware = FakeHardware::modules(0);
+    let publishing = Publishing::start(bench).await;
+    let api = publishing.api();
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    assert_eq!((slices(api).len(), devices(api).len()), (1, 0));
+    publishing.stop.cancel();
+}
