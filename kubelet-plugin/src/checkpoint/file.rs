@@ -47,6 +47,8 @@ impl LogFile {
     /// the operation lock.
     pub(super) fn open(state_dir: &Path, now: WallTime) -> Result<Opened, StoreError> {
         let path = state_dir.join("checkpoint.log");
+        // Of a compaction that a crash cut off; the log itself is whole then.
+        let _ = fs::remove_file(path.with_extension("log.tmp"));
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {

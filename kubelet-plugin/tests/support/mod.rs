@@ -98,25 +98,38 @@ impl Backend for FakeHardware {
 
 /// Everything of one node; a second one in the same directories stands for a restart.
 pub struct Bench {
-    pub dir: tempfile::TempDir,
+    dir: PathBuf,
+    _owned: Option<tempfile::TempDir>,
     pub api: Arc<FakeApi>,
     pub hardware: Arc<FakeHardware>,
 }
 
 impl Bench {
     pub fn new(modules: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let owned = tempfile::tempdir().unwrap();
+        let mut bench = Self::at(owned.path(), modules);
+        bench._owned = Some(owned);
+        bench
+    }
+
+    /// In a directory that outlives it: another process goes on there.
+    pub fn at(dir: &std::path::Path, modules: u32) -> Self {
         for name in ["cdi", "state", "run", "interposer"] {
-            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::create_dir_all(dir.join(name)).unwrap();
         }
         for name in ["libvnpu.so", "libvnpu_core.so"] {
-            std::fs::write(dir.path().join("interposer").join(name), "").unwrap();
+            std::fs::write(dir.join("interposer").join(name), "").unwrap();
         }
-        Self { dir, api: FakeApi::new(), hardware: FakeHardware::modules(modules) }
+        Self {
+            dir: dir.to_owned(),
+            _owned: None,
+            api: FakeApi::new(),
+            hardware: FakeHardware::modules(modules),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     pub async fn start(&self) -> Arc<Node> {
