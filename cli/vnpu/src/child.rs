@@ -27,11 +27,12 @@ pub(crate) fn run(
     preload: &Path,
     regions: &Path,
     inherited: RawFd,
+    blocked: Blocked,
 ) -> Result<u8, RunError> {
     let Some((name, arguments)) = program.split_first() else {
         return Err(RunError::Internal("no program"));
     };
-    let (signals, before) = block()?;
+    let Blocked { signals, before } = blocked;
     let mut command = Command::new(name);
     command
         .args(arguments)
@@ -62,8 +63,15 @@ fn with_preload(ours: &Path, others: Option<&OsStr>) -> OsString {
     value
 }
 
-/// Blocks the forwarded signals and SIGCHLD, to be fetched by `wait`; returns the set and the mask before.
-fn block() -> Result<(libc::sigset_t, libc::sigset_t), RunError> {
+/// The signals that `run` fetches, and the mask that the program gets.
+pub(crate) struct Blocked {
+    signals: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+/// Blocks the forwarded signals and SIGCHLD. To be called before any thread is started: one that does not block
+/// them would take them away from `run`.
+pub(crate) fn block() -> Result<Blocked, RunError> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset fills the set before it is used, sigprocmask fills `before`.
@@ -76,7 +84,7 @@ fn block() -> Result<(libc::sigset_t, libc::sigset_t), RunError> {
         if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) != 0 {
             return Err(RunError::Internal("signals cannot be blocked"));
         }
-        Ok((set.assume_init(), before.assume_init()))
+        Ok(Blocked { signals: set.assume_init(), before: before.assume_init() })
     }
 }
 

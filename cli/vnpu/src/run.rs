@@ -54,6 +54,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     if arguments.cores.is_some() {
         return Err(RunError::CoresUnavailable);
     }
+    // First of all: the vendor's library is asked from a thread of its own.
+    let blocked = child::block()?;
     refuse_beside_plugin(&arguments.state_dir)?;
     let preload = preload_library(arguments.interposer_dir.as_deref())?;
     let backend = Ascend::new(AscendOptions {
@@ -68,7 +70,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     }
     let regions =
         RunRegions::create(&base_dir(arguments.run_dir.as_deref()), &shares(chip, arguments.memory)?)?;
-    let result = child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor());
+    let result = child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor(), blocked);
     regions.remove();
     result
 }

@@ -1,0 +1,284 @@
+//! `vnpu run` as users call it, on a simulated machine with two chips of 64 GiB.
+
+// Helpers of tests may fail by panic, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../../../interposer/core/tests/support/mod.rs"]
+mod support;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// The stand-ins' directories `lib` and `bin`, built once.
+fn standins() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let output = Command::new(env!("CARGO"))
+            .args(["run", "--quiet", "-p", "standin-build"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .env("CARGO_TARGET_DIR", target)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bin = text.lines().find_map(|l| l.strip_prefix("bin=")).unwrap();
+        Path::new(bin).parent().unwrap().to_path_buf()
+    })
+}
+
+fn bin(name: &str) -> PathBuf {
+    standins().join("bin").join(name)
+}
+
+/// A simulated machine; its driver process ends with it.
+struct Machine {
+    dir: TempDir,
+    serving: Child,
+}
+
+impl Machine {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("dev")).unwrap();
+        let sample = Command::new(bin("standin-device"))
+            .args(["sample", "--chip", "910C", "--cards", "1", "--memory-mib", "65536"])
+            .output()
+            .unwrap();
+        let config = dir.path().join("machine.yaml");
+        fs::write(&config, sample.stdout).unwrap();
+        let device = |command: &str| {
+            let mut device = Command::new(bin("standin-device"));
+            device.arg(command).arg("--config").arg(&config).arg("--driver-root").arg(&root);
+            device
+        };
+        let prepared = device("prepare").arg("--dev-root").arg(root.join("dev")).output().unwrap();
+        assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+        let serving = device("serve").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let socket = root.join("usr/local/Ascend/driver/lib64/standin.sock");
+        while !socket.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { dir, serving }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn runs(&self) -> PathBuf {
+        self.dir.path().join("runs")
+    }
+
+    /// `vnpu run` with everything of this machine, up to the program.
+    fn vnpu(&self, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vnpu"));
+        command
+            .arg("run")
+            .args(options)
+            .arg("--driver-root")
+            .arg(self.root())
+            .arg("--run-dir")
+            .arg(self.runs())
+            .arg("--state-dir")
+            .arg(self.dir.path().join("state"))
+            .arg("--interposer-dir")
+            .arg(support::libraries())
+            .arg("--")
+            .env("STANDIN_DEV", self.root().join("dev"))
+            .env("LD_LIBRARY_PATH", self.root().join("usr/local/Ascend/driver/lib64/driver"))
+            .env_remove("LD_PRELOAD")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The chip's UUIDs, as the error without `--device` lists them.
+    fn chips(&self) -> Vec<String> {
+        let output = self.vnpu(&["--memory", "4Gi"]).arg("true").output().unwrap();
+        assert_eq!(output.status.code(), Some(125));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("--device"), "{text}");
+        text.lines().filter_map(|l| l.strip_prefix("  ")?.split(' ').next().map(str::to_owned)).collect()
+    }
+
+    fn left_over(&self) -> usize {
+        fs::read_dir(self.runs()).map_or(0, |d| d.count())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.serving.kill();
+        let _ = self.serving.wait();
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn the_demo_fills_its_quota_to_the_byte_by_every_way_and_leaves_nothing() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(1);
+    for (kind, granted) in
+        [("align32", 4_294_967_296_u64), ("rt", 4_294_967_296), ("physical", 4_294_967_296)]
+    {
+        let output = machine
+            .vnpu(&["--memory", "4Gi", "--device", &chip])
+            .arg(bin("acl-demo"))
+            .args(["fill", "--device", "1", "--kind", kind, "--chunk", "1Gi"])
+            .output()
+            .unwrap();
+        let text = text(&output);
+        assert!(output.status.success(), "{kind}: {text}");
+        for round in ["first", "again"] {
+            let line = format!(
+                "fill round={round} granted={granted} allocations=4 code=207001 total=4294967296 free=0"
+            );
+            assert!(text.contains(&line), "{kind}: {text}");
+        }
+    }
+    assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn a_program_linked_against_the_runtime_and_one_that_forks_are_held_too() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let run = |program: &str, arguments: &[&str]| {
+        text(
+            &machine
+                .vnpu(&["--memory", "2Gi", "--device", &chip])
+                .arg(bin(program))
+                .args(arguments)
+                .output()
+                .unwrap(),
+        )
+    };
+    let linked = run("acl-demo-linked", &["fill", "--via", "link", "--kind", "align32", "--chunk", "512Mi"]);
+    assert!(
+        linked.contains("granted=2147483648 allocations=4 code=207001 total=2147483648 free=0"),
+        "{linked}"
+    );
+    let forked = run("acl-demo", &["fork", "--kind", "align32", "--bytes", "1Gi"]);
+    assert!(!forked.contains("failed"), "{forked}");
+    let forked = run("acl-demo", &["fork", "--kind", "align32", "--bytes", "1536Mi"]);
+    assert!(forked.contains("code=207001"), "parent and child together are over: {forked}");
+}
+
+#[test]
+fn exit_codes_and_signals_pass_through() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let run = |program: &[&str]| {
+        let mut command = machine.vnpu(&["--memory", "1Gi", "--device", &chip]);
+        command.args(program).stderr(Stdio::null()).status().unwrap().code()
+    };
+    assert_eq!(run(&["sh", "-c", "exit 42"]), Some(42));
+    assert_eq!(run(&["sh", "-c", "kill -SEGV $$"]), Some(128 + libc::SIGSEGV));
+    assert_eq!(run(&["/nonexistent/program"]), Some(127));
+    assert_eq!(run(&["/etc/passwd"]), Some(126));
+
+    let mut child = machine
+        .vnpu(&["--memory", "1Gi", "--device", &chip])
+        .args(["sh", "-c", "trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.05; done"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    // SAFETY: signals a child of this test.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("got it\n", Some(9)));
+    assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn a_killed_run_is_swept_by_the_next_once_its_program_is_gone() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let mut run = machine
+        .vnpu(&["--memory", "1Gi", "--device", &chip])
+        .args(["sh", "-c", "echo $$; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let program: i32 = line.trim().parse().unwrap();
+    run.kill().unwrap();
+    assert_eq!(run.wait().unwrap().signal(), Some(libc::SIGKILL));
+    let next = || {
+        let mut next = machine.vnpu(&["--memory", "1Gi", "--device", &chip]);
+        next.arg("true");
+        assert!(next.status().unwrap().success());
+    };
+    next();
+    assert_eq!(machine.left_over(), 1, "its program lives");
+    // SAFETY: ends a process that this test started.
+    unsafe { libc::kill(program, libc::SIGKILL) };
+    while Path::new(&format!("/proc/{program}/fd/0")).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    next();
+    assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn it_refuses_beside_the_node_plugin() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let state = machine.dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let plugin = File::create(state.join("lock")).unwrap();
+    plugin.lock_shared().unwrap();
+    let run = || machine.vnpu(&["--memory", "1Gi", "--device", &chip]).arg("true").output().unwrap();
+    let refused = run();
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(text(&refused).contains("the node plugin runs on this machine"), "{}", text(&refused));
+    drop(plugin);
+    assert!(run().status.success());
+}
+
+#[test]
+fn wrong_wishes_are_answered_with_what_to_do() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let ask = |options: &[&str]| {
+        let output = machine.vnpu(options).arg("true").output().unwrap();
+        assert!(!output.status.success(), "{options:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(ask(&["--memory", "65Gi", "--device", &chip]).contains("is more than chip"));
+    assert!(ask(&["--memory", "0", "--device", &chip]).contains("more than 0"));
+    assert!(ask(&["--memory", "4Gx", "--device", &chip]).contains("--memory"));
+    assert!(ask(&["--memory", "4Gi", "--device", "nope"]).contains("there is no chip nope"));
+    assert!(ask(&["--memory", "4Gi", "--device", &chip, "--cores", "10"]).contains("limits memory only"));
+    let none = Command::new(env!("CARGO_BIN_EXE_vnpu"))
+        .args(["run", "--memory", "4Gi", "--driver-root", "/nonexistent", "--state-dir", "/nonexistent"])
+        .arg("--interposer-dir")
+        .arg(support::libraries())
+        .args(["--", "true"])
+        .output()
+        .unwrap();
+    assert!(text(&none).contains("no DCMI library found"), "{}", text(&none));
+    let none = Command::new(env!("CARGO_BIN_EXE_vnpu"))
+        .args(["run", "--memory", "4Gi", "--interposer-dir", "/nonexistent", "--state-dir", "/nonexistent"])
+        .args(["--", "true"])
+        .output()
+        .unwrap();
+    assert!(text(&none).contains("/nonexistent/libvnpu.so is not there"), "{}", text(&none));
+}
