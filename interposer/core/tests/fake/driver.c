@@ -37,12 +37,12 @@ int32_t aclrtFree(void *);
 int32_t aclrtGetMemInfo(uint32_t, size_t *, size_t *);
 #endif
 
-static void *need(void *handle, const char *name) {
+__attribute__((unused)) static void *need(void *handle, const char *name) {
     void *found = dlsym(handle, name);
     if (found == NULL) { printf("missing %s: %s\n", name, dlerror()); exit(3); }
     return found;
 }
-static void *load(const char *name) {
+__attribute__((unused)) static void *load(const char *name) {
     void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (handle == NULL) { printf("cannot load: %s\n", dlerror()); exit(3); }
     return handle;

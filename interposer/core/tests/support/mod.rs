@@ -22,7 +22,9 @@ pub const GIB: u64 = 1 << 30;
 pub const OUT_OF_MEMORY: &str = "207001";
 
 fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    // Cargo's own search path may hold other libraries of the same names, and the linker looks there too.
+    let output =
+        command.env_remove("LD_LIBRARY_PATH").output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
