@@ -20,7 +20,7 @@ use crate::options::{Options, Progress, RealNode};
 use crate::pki::Pki;
 use crate::system::{self, Cgroups, Component, Guardian, Link, ProcessSpec, Record, RunDirectory, Sandbox};
 
-/// A running cluster. Dropping it takes it down, unless it was started detached.
+/// A running cluster. Dropping it takes it down; only [`Cluster::leave`] lets one stay.
 #[derive(Debug)]
 pub struct Cluster {
     pub(crate) options: Options,
@@ -66,9 +66,6 @@ impl Cluster {
         let mut cluster = Self::prepare(options, binaries, with_node)?;
         match cluster.bring_up(with_node) {
             Ok(()) => {
-                if cluster.options.detached {
-                    cluster.let_go()?;
-                }
                 progress(&format!("cluster ready after {:.1} s", begun.elapsed().as_secs_f32()));
                 Ok(cluster)
             }
@@ -173,12 +170,21 @@ impl Cluster {
         })
     }
 
-    /// From now on the cluster outlives us: a crash until here took it down.
-    fn let_go(&mut self) -> Result<()> {
-        self.sandbox.let_go()?;
+    /// Leaves a cluster that was started detached standing, with all its processes, until
+    /// [`take_down`](crate::take_down). Until here a crash or Ctrl-C has taken it down.
+    ///
+    /// # Errors
+    /// When it was not started detached, or has died.
+    pub fn leave(mut self) -> Result<()> {
+        if !self.options.detached {
+            bail!("only a cluster that was started detached can be left standing");
+        }
+        // The guardian first: it would take what outlives us for something left over.
         if let Some(mut guardian) = self.guardian.take() {
             guardian.dismiss();
         }
+        self.sandbox.let_go()?;
+        self.down = true;
         Ok(())
     }
 
@@ -377,9 +383,6 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.options.detached && !self.down {
-            return;
-        }
         if let Err(error) = self.take_down() {
             eprintln!("taking the cluster down: {error:#}");
         }

@@ -26,7 +26,7 @@ pub struct Options {
     pub node_name: String,
     /// Labels of the real node.
     pub node_labels: Vec<(String, String)>,
-    /// The cluster outlives this process, until `vnpu-cluster down`.
+    /// The cluster can be left standing with [`Cluster::leave`](crate::Cluster::leave).
     pub detached: bool,
     /// Where component logs are copied to when the cluster goes down; `None`: nowhere.
     pub keep_logs: Option<PathBuf>,

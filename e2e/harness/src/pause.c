@@ -7,8 +7,9 @@
 #include <unistd.h>
 
 static void stop(int signal) { (void)signal; _exit(0); }
-/* The node's first process dies with its starter until it is told that the node is to stay. */
-static void stay(int signal) { (void)signal; prctl(PR_SET_PDEATHSIG, 0); }
+/* The node's first process dies with its starter until it is told that the node is to stay. The name tells
+   the starter that it may go. */
+static void stay(int signal) { (void)signal; prctl(PR_SET_PDEATHSIG, 0); prctl(PR_SET_NAME, "vnpu-stays"); }
 static void reap(int signal) { (void)signal; while (waitpid(-1, NULL, WNOHANG) > 0) { } }
 
 int main(int count, char **arguments)

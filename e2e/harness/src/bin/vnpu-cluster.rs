@@ -36,7 +36,11 @@ fn main() -> Result<()> {
         Verb::Up { no_node, attached } => up(no_node, attached),
         Verb::Status => status(),
         Verb::Down { id } => {
-            for id in vnpu_harness::take_down(id.as_deref())? {
+            let removed = vnpu_harness::take_down(id.as_deref())?;
+            if removed.is_empty() {
+                println!("no cluster was left standing");
+            }
+            for id in removed {
                 println!("removed cluster {id}");
             }
             Ok(())
@@ -52,9 +56,9 @@ fn up(no_node: bool, attached: bool) -> Result<()> {
     println!("kubectl: {}", cluster.kubectl_path().display());
     if attached {
         std::io::stdin().read_line(&mut String::new())?;
-        cluster.stop()?;
+        return cluster.stop();
     }
-    Ok(())
+    cluster.leave()
 }
 
 fn status() -> Result<()> {

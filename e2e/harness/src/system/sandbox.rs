@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -78,11 +79,21 @@ impl Sandbox {
     /// Lets the namespaces outlive this process from now on.
     ///
     /// # Errors
-    /// When their init is gone.
+    /// When their init is gone or does not hear.
     pub(crate) fn let_go(&self) -> Result<()> {
         let Some(init) = &self.init else { return Ok(()) };
         let pid = rustix::process::Pid::from_raw(init.pid).context("the node's init has no number")?;
-        rustix::process::kill_process(pid, Signal::USR1).context("telling the node's init to stay")
+        rustix::process::kill_process(pid, Signal::USR1).context("telling the node's init to stay")?;
+        // Until it has heard, our end would still be its end.
+        let name = format!("/proc/{}/comm", init.pid);
+        let begun = Instant::now();
+        while std::fs::read_to_string(&name).is_ok_and(|name| name.trim() != "vnpu-stays") {
+            if begun.elapsed() > Duration::from_secs(20) {
+                bail!("the node's init does not answer");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// The first process of the namespaces, where there are any.
