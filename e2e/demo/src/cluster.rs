@@ -1,0 +1,153 @@
+//! The second part: shares and modules on a real cluster, whose accelerators are stand-ins.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use vnpu_e2e_stack::{Artefacts, Machine, Options, Stack, StackOptions};
+
+use crate::shell::{Shell, note, path, promise};
+
+/// Devices of all slices, as a table.
+const DEVICES: &str = "kubectl get resourceslices -o go-template-file=e2e/demo/manifests/devices.tmpl";
+
+/// What the claims were given.
+const CLAIMS: &str = "kubectl get resourceclaims -o custom-columns='\
+CLAIM:.metadata.name,\
+CHIP:.status.allocation.devices.results[*].device,\
+MEMORY:.status.allocation.devices.results[*].consumedCapacity.memory,\
+CORES:.status.allocation.devices.results[*].consumedCapacity.cores'";
+
+/// What the node says about a claim's device.
+const CONDITIONS: &str = r#"kubectl get resourceclaim tenant-b -o jsonpath='{range .status.devices[*].conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}'"#;
+
+/// Shows it; `keep` leaves the cluster standing.
+///
+/// # Errors
+/// When the cluster does not come up, or a command does not answer as promised.
+pub(crate) fn show(artefacts: Artefacts, keep: bool) -> Result<()> {
+    let begun = Instant::now();
+    println!(
+        "\n#### 2. On a cluster: Kubernetes, containerd and runc are real, the accelerators are stand-ins"
+    );
+    let options = Options { detached: keep, ..Options::default() };
+    let repository = artefacts.repository.clone();
+    let stack = Stack::start(artefacts, StackOptions { cluster: options, ..StackOptions::default() })?;
+    eprintln!("  starting the node's stand-in machine (two Ascend 910C modules) and its node plugin");
+    stack.add_real_node(Machine::ascend_910c(2, 65536))?;
+    println!("   (cluster, product and node plugin: {:.1} s)", begun.elapsed().as_secs_f32());
+    let kubectl = stack.cluster.kubectl_path();
+    let directory = kubectl.parent().context("kubectl lies nowhere")?;
+    let environment = vec![
+        ("PATH".to_owned(), path(&[directory])?),
+        ("KUBECONFIG".to_owned(), stack.cluster.kubeconfig().into_os_string()),
+        ("KUBECACHEDIR".to_owned(), stack.cluster.directory().join("kubectl-cache").into_os_string()),
+    ];
+    let mut shell = Shell::new(&repository, environment);
+    if let Err(error) = steps(&stack, &mut shell) {
+        let pods = stack.cluster.kubectl_ok(&["describe", "pods"]).unwrap_or_default();
+        let plugin = stack.real().map(|node| stack.log_tail(&node.handle.plugin())).unwrap_or_default();
+        return Err(error.context(format!("the demo stops here\n{pods}\n{plugin}\n")));
+    }
+    println!();
+    if keep {
+        println!("The cluster stays, with the three pods. To use it:");
+        println!("  export KUBECONFIG={}", stack.cluster.kubeconfig().display());
+        println!("  {} get pods", kubectl.display());
+        println!("`make demo-down` removes it.");
+        stack.cluster.leave()?;
+    } else {
+        let leaving = Instant::now();
+        stack.stop()?;
+        println!("The cluster is gone again ({:.1} s).", leaving.elapsed().as_secs_f32());
+    }
+    println!("The second part took {:.1} s.", begun.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn steps(stack: &Stack, shell: &mut Shell) -> Result<()> {
+    devices(shell)?;
+    tenants(stack, shell)?;
+    conditions(stack, shell)?;
+    modules(shell)
+}
+
+fn devices(shell: &mut Shell) -> Result<()> {
+    shell.step("What the node publishes: modules, and the chips they consist of");
+    let table = shell.run(DEVICES)?;
+    promise(&table, "chip-1-1")?;
+    note("a chip may be shared, a module is for one claim; shared counters keep the two apart");
+    shell.took();
+    Ok(())
+}
+
+fn tenants(stack: &Stack, shell: &mut Shell) -> Result<()> {
+    shell.step("Two tenants, each with 4Gi of memory and 10 % of a chip");
+    shell.run("sed '/^---/,$d' e2e/demo/manifests/tenant-a.yaml")?;
+    note("the claim; its pod names it, and its program holds 2 GiB");
+    shell.run("kubectl apply -f e2e/demo/manifests/tenant-a.yaml")?;
+    shell.run("kubectl wait --for=condition=Ready pod/tenant-a --timeout=60s")?;
+    said(stack, shell, "tenant-a")?;
+    let before = shell.run("kubectl exec tenant-a -- acl-demo info")?;
+    promise(&before, "total=4294967296 free=2147483648")?;
+    shell.took();
+
+    shell.step("The second takes all it can get");
+    shell.run("kubectl apply -f e2e/demo/manifests/tenant-b.yaml")?;
+    shell.run("kubectl wait --for=condition=Ready pod/tenant-b --timeout=60s")?;
+    said(stack, shell, "tenant-b")?;
+    let greedy = shell.run("kubectl logs tenant-b")?;
+    promise(&greedy, "round=first granted=4294967296 allocations=4 code=207001")?;
+    promise(&greedy, "holding bytes=4294967296")?;
+    note("out of memory (207001) at 4294967296 bytes, its 4 GiB to the byte, on a chip of 64 GiB");
+    shell.took();
+
+    shell.step("The first does not notice, though both are on one chip");
+    let after = shell.run("kubectl exec tenant-a -- acl-demo info")?;
+    promise(&after, before.trim())?;
+    promise(&shell.run("kubectl exec tenant-a -- acl-demo fill --chunk 1Gi")?, "granted=2147483648 ")?;
+    note("the same figures as before, and the 2 GiB that it had not used are there when it wants them");
+    shell.took();
+    Ok(())
+}
+
+fn conditions(stack: &Stack, shell: &mut Shell) -> Result<()> {
+    shell.step("Which chip it was, and what the node says about each share");
+    let claims = shell.run(CLAIMS)?;
+    let chips: Vec<&str> = claims.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
+    anyhow::ensure!(matches!(chips.as_slice(), [a, b] if a == b), "both shares should be of one chip");
+    stack.cluster.wait_for("the claim's conditions", Duration::from_secs(60), || {
+        Ok(shell.silently(CONDITIONS)?.contains("Attached=True"))
+    })?;
+    shell.run(CONDITIONS)?;
+    note("Attached=True: the interposer is in the container's processes and holds them to the share");
+    shell.took();
+    Ok(())
+}
+
+fn modules(shell: &mut Shell) -> Result<()> {
+    shell.step("Two chips without a word about modules: they could be halves of two modules");
+    shell.run("sed -n '/^spec/,$p' e2e/demo/manifests/two-chips.yaml")?;
+    let refused = shell.refused("kubectl create -f e2e/demo/manifests/two-chips.yaml")?;
+    promise(&refused, "matchAttribute: vnpu.dev/module")?;
+    note("refused by the API server, whoever asks; the message has the right form");
+    shell.took();
+
+    shell.step("The same with that constraint");
+    shell.run("kubectl apply -f e2e/demo/manifests/pair.yaml")?;
+    shell.run("kubectl wait --for=condition=Ready pod/pair --timeout=60s")?;
+    let pair = shell.run(
+        r#"kubectl get resourceclaim pair -o jsonpath='{range .status.allocation.devices.results[*]}{.device}{"\n"}{end}'"#,
+    )?;
+    promise(&pair, "chip-1-0\nchip-1-1")?;
+    promise(&shell.run("kubectl logs pair")?, "devices count=2")?;
+    note("chips 0 and 1 of module 1: one whole module, since module 0 has tenants");
+    shell.took();
+    Ok(())
+}
+
+/// A Ready pod may not have said anything yet.
+fn said(stack: &Stack, shell: &Shell, pod: &str) -> Result<()> {
+    stack.cluster.wait_for(&format!("{pod} to hold its memory"), Duration::from_secs(60), || {
+        Ok(shell.silently(&format!("kubectl logs {pod}"))?.contains("holding"))
+    })
+}
