@@ -1,4 +1,5 @@
 //! Proves that what we write is what the reference reader takes, and that what it would refuse is never written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 
 use vnpu_cdi::{
     CdiDir, CdiError, ContainerEdits, Device, DeviceNode, Hook, Mount, Spec, qualified_name, validate,
@@ -54,7 +55,8 @@ fn annotations_raise_the_version_and_an_older_one_is_refused() {
 
 #[test]
 fn what_readers_refuse_is_refused_here() {
-    let cases: [(&str, fn(&mut Spec)); 16] = [
+    type Break = fn(&mut Spec);
+    let cases: [(&str, Break); 16] = [
         ("no device", |s| s.devices.clear()),
         ("empty edits", |s| s.devices[0].container_edits = ContainerEdits::default()),
         ("same name twice", |s| s.devices[1].name = s.devices[0].name.clone()),

@@ -2,8 +2,13 @@
 //! that stays.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
+use vnpu_driver::hardware::Health;
+
+use crate::checkpoint;
 use crate::config::Settings;
 use crate::run::backend;
 use crate::sockets::SocketPaths;
@@ -18,6 +23,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Something to know that is no fault of this configuration.
+    fn note(&mut self, what: &str, text: &str) {
+        let _ = writeln!(self.text, "note  {what}: {text}");
+    }
+
     fn line(&mut self, what: &str, result: Result<String, String>) {
         // Writing to a String cannot fail.
         let _ = match result {
@@ -30,7 +40,7 @@ impl Report {
     }
 }
 
-/// Looks at directories, sockets' names, the interposer and the hardware. Blocks.
+/// Looks at directories, the checkpoint, sockets' names, the interposer and the hardware. Blocks.
 pub fn check(settings: &Settings) -> Report {
     let args = &settings.args;
     let mut report = Report { text: String::new(), good: true };
@@ -44,6 +54,7 @@ pub fn check(settings: &Settings) -> Report {
     ] {
         report.line(what, writable(dir));
     }
+    report.line("checkpoint", checkpoint::inspect(&args.state_dir).map_err(|e| e.to_string()));
     let paths =
         SocketPaths::new(&args.kubelet_registry_dir, &args.kubelet_plugins_dir, args.pod_uid.as_deref());
     for path in [&paths.registration, &paths.service] {
@@ -78,18 +89,37 @@ pub fn check(settings: &Settings) -> Report {
             for problem in inventory.problems {
                 report.line("hardware", Err(format!("{}: {}", problem.object, problem.message)));
             }
+            for chip in inventory.chips {
+                // No reason to fail: the plugin serves the others, and this one when it is well again.
+                if let Health::Unhealthy(what) | Health::Unknown(what) = &chip.health {
+                    report.note("hardware", &format!("{}: {what}", chip.name()));
+                }
+            }
         }
         Err(error) => report.line("hardware", Err(error.to_string())),
     }
     report
 }
 
-/// Whether the directory, or the nearest one above it that exists, can be written.
+/// Whether a file can be written in the directory; where there is none yet, whether it can be made.
 fn writable(dir: &Path) -> Result<String, String> {
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(dir);
-    match rustix::fs::access(existing, rustix::fs::Access::WRITE_OK) {
-        Ok(()) if existing == dir => Ok(dir.display().to_string()),
-        Ok(()) => Ok(format!("{} will be made", dir.display())),
-        Err(error) => Err(format!("{} is not writable: {error}", existing.display())),
+    if !existing.is_dir() {
+        return Err(format!("{} is no directory", existing.display()));
     }
+    let refused = |error: &dyn std::fmt::Display| format!("{} is not writable: {error}", existing.display());
+    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).map_err(|error| refused(&error))?;
+    if existing != dir {
+        return Ok(format!("{} will be made", dir.display()));
+    }
+    // The permission says nothing about a full or an ailing filesystem. The kubelet and the runtime skip names
+    // that begin with a dot.
+    let trial = dir.join(format!(".vnpu-check-{}", std::process::id()));
+    let written = fs::File::create(&trial).and_then(|mut file| {
+        file.write_all(&[0; 512])?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(&trial);
+    written.and(removed).map_err(|error| refused(&error))?;
+    Ok(dir.display().to_string())
 }

@@ -8,6 +8,7 @@ mod lock;
 mod store;
 
 pub use error::StoreError;
+pub use file::inspect;
 pub use lock::{OperationLock, Presence};
 pub use store::{Repairs, Session, Store};
 

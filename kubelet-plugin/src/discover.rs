@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vnpu_discovery::{Backend, DiscoveryError};
-use vnpu_driver::hardware::Inventory;
+use vnpu_driver::hardware::{Health, Inventory};
 use vnpu_driver::id::NodeName;
 use vnpu_telemetry::Readiness;
 
@@ -85,6 +85,13 @@ fn take(discover: &Discover, inventory: Inventory) -> String {
             tracing::info!(vendor = %inventory.vendor, chips = inventory.chips.len(), driver = %inventory.driver_version, "hardware seen");
             for problem in &inventory.problems {
                 tracing::warn!(object = %problem.object, reason = %problem.reason, "hardware problem: {}", problem.message);
+            }
+            for chip in &inventory.chips {
+                match &chip.health {
+                    Health::Healthy => {}
+                    Health::Unhealthy(what) => tracing::warn!(chip = %chip.name(), "the chip is unhealthy: {what}"),
+                    Health::Unknown(why) => tracing::warn!(chip = %chip.name(), "the chip's health is unknown: {why}"),
+                }
             }
         }
         *seen = Some(inventories);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vnpu_driver::hardware::{Chip, Inventory};
 use vnpu_driver::id::{DeviceUuid, InvalidId, NodeName, PoolName};
-use vnpu_driver::prepare::NodePool;
+use vnpu_driver::prepare::{NodePool, PreparePlan};
 
 /// The newest inventories, by pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +35,11 @@ impl Inventories {
     /// A chip by its identity.
     pub fn chip(&self, uuid: &DeviceUuid) -> Option<&Chip> {
         self.all().flat_map(|i| &i.chips).find(|c| c.uuid == *uuid)
+    }
+
+    /// A plan of earlier with the numbers that its chips have now.
+    pub fn renumbered(&self, plan: &PreparePlan) -> PreparePlan {
+        plan.renumbered(|uuid| self.chip(uuid).map(|chip| chip.phys_id))
     }
 }
 

@@ -106,6 +106,17 @@ impl MaterialError {
     }
 }
 
+/// What there is of a prepared claim's CDI file and regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// All, as it would be made now.
+    Current,
+    /// All, but the hardware's numbers or the driver's files have changed since.
+    Outdated,
+    /// Not all.
+    Missing,
+}
+
 /// The directories, and who is asked. All calls block.
 pub struct Materials {
     cdi_dir: PathBuf,
@@ -172,7 +183,7 @@ impl Materials {
         CdiDir::open(&self.cdi_dir, CDI_KIND)
     }
 
-    /// Makes regions and CDI file of `plan`, in this order.
+    /// Makes regions and CDI file of `plan`, in this order, for the chips' numbers of now.
     ///
     /// # Errors
     /// Whatever cannot be made; a repetition goes on from what is there.
@@ -180,36 +191,47 @@ impl Materials {
         let regions = if plan.interposed() {
             self.check_interposer()?;
             self.write_preload_file()?;
-            Some(self.agent()?.create(&plan.shares)?)
+            Some(self.agent()?.create(&seen.renumbered(plan).shares)?)
         } else {
             None
         };
         crash_at!("prepare.regions.after");
-        let devices = plan
-            .results
-            .iter()
-            .map(|result| self.device(plan, result, seen, regions.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.cdi()?.write(plan.claim.as_str(), &Spec::new(CDI_KIND, devices))?;
+        let spec = self.spec(plan, seen, regions.as_ref())?;
+        self.cdi()?.write(plan.claim.as_str(), &spec)?;
         crash_at!("prepare.cdi.after");
         Ok(())
     }
 
-    /// Whether CDI file and regions of `plan` are there.
+    /// What there is of a prepared claim. `seen` is `None` while nothing is known of the hardware.
     ///
     /// # Errors
     /// What is there cannot be read.
-    pub fn are_there(&self, plan: &PreparePlan) -> Result<bool, MaterialError> {
-        let spec = match self.cdi()?.read(plan.claim.as_str()) {
+    pub fn condition(&self, plan: &PreparePlan, seen: Option<&Inventories>) -> Result<Condition, MaterialError> {
+        let found = match self.cdi()?.read(plan.claim.as_str()) {
             Ok(spec) => spec,
             // Something that is no CDI file of ours: it is made again.
             Err(CdiError::Io { operation: "parse", .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let defined = spec.is_some_and(|spec| {
-            plan.results.iter().all(|r| spec.devices.iter().any(|d| d.name == r.cdi_device))
-        });
-        Ok(defined && (!plan.interposed() || self.agent()?.regions(&plan.claim)?.is_some()))
+        let Some(found) = found else { return Ok(Condition::Missing) };
+        let defined = plan.results.iter().all(|r| found.devices.iter().any(|d| d.name == r.cdi_device));
+        let regions = if plan.interposed() { self.agent()?.regions(&plan.claim)? } else { None };
+        if !defined || (plan.interposed() && regions.is_none()) {
+            return Ok(Condition::Missing);
+        }
+        // What cannot be made now, because a chip is gone, is no better than what is there.
+        let wanted = seen.and_then(|seen| self.spec(plan, seen, regions.as_ref()).ok());
+        Ok(if wanted.is_none_or(|wanted| wanted == found) { Condition::Current } else { Condition::Outdated })
+    }
+
+    fn spec(
+        &self,
+        plan: &PreparePlan,
+        seen: &Inventories,
+        regions: Option<&ClaimRegions>,
+    ) -> Result<Spec, MaterialError> {
+        let devices = plan.results.iter().map(|result| self.device(plan, result, seen, regions));
+        Ok(Spec::new(CDI_KIND, devices.collect::<Result<_, _>>()?))
     }
 
     /// Removes the CDI file; absent is success.

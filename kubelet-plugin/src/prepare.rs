@@ -14,7 +14,7 @@ use crate::crash_at;
 use crate::error::OperationError;
 use crate::hardware::Inventories;
 use crate::kubeapi;
-use crate::materials::MaterialError;
+use crate::materials::{Condition, MaterialError};
 use crate::node::{Node, blocking};
 use crate::status;
 
@@ -61,16 +61,35 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
     }
 }
 
-/// A claim that is prepared is never refused; what is missing of it is made again.
+/// A claim that is prepared is never refused.
 async fn answer(node: &Arc<Node>, plan: PreparePlan) -> Result<PreparePlan, OperationError> {
-    let materials = Arc::clone(&node.materials);
-    let wanted = plan.clone();
-    if !work(move || materials.are_there(&wanted)).await? {
-        tracing::warn!(claim = %plan.claim, "CDI file or regions of a prepared claim are missing: they are made again");
-        let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
-        make(node, &plan, &seen).await?;
-    }
+    mend(node, &plan).await?;
     Ok(plan)
+}
+
+/// Makes again what is missing of a prepared claim, and what no longer fits the hardware's numbers: containers
+/// that start from now on must find the claim's chips, not those that have their numbers now.
+///
+/// # Errors
+/// Something is missing and cannot be made.
+pub async fn mend(node: &Arc<Node>, plan: &PreparePlan) -> Result<(), OperationError> {
+    let (materials, wanted, seen) = (Arc::clone(&node.materials), plan.clone(), node.seen.borrow().clone());
+    match work(move || materials.condition(&wanted, seen.as_deref())).await? {
+        Condition::Current => Ok(()),
+        Condition::Missing => {
+            tracing::warn!(claim = %plan.claim, "CDI file or regions of a prepared claim are missing: they are made again");
+            let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
+            make(node, plan, &seen).await
+        }
+        Condition::Outdated => {
+            tracing::info!(claim = %plan.claim, "the hardware's numbers or files have changed: the CDI file of a prepared claim is made again");
+            let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
+            if let Err(error) = make(node, plan, &seen).await {
+                tracing::warn!(claim = %plan.claim, %error, "a prepared claim's CDI file stays as it was");
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Removes what an operation left behind that did not end, and its record: whether the claim may be prepared is

@@ -16,7 +16,7 @@ use vnpu_kube_types::claim::read_claim;
 use crate::error::OperationError;
 use crate::kubeapi::ApiError;
 use crate::node::{Node, blocking};
-use crate::prepare::{make, undo};
+use crate::prepare::{make, mend, undo};
 use crate::status;
 use crate::unprepare::unprepare_uid;
 
@@ -31,12 +31,19 @@ pub async fn run(node: Arc<Node>, period: std::time::Duration, stop: Cancellatio
         if let Err(error) = recover_all(&node).await {
             tracing::error!(%error, "recovery is not complete; reconciliation repeats it");
         }
+        let mut seen = node.seen.clone();
         // At once: after a reboot or an outage the API server knows what this node does not.
         loop {
             if let Err(error) = reconcile(&node).await {
                 tracing::warn!(%error, "reconciliation is not complete; it is repeated");
             }
-            tokio::time::sleep(period).await;
+            let next = tokio::time::Instant::now() + period;
+            while tokio::time::Instant::now() < next {
+                tokio::select! {
+                    () = tokio::time::sleep_until(next) => {}
+                    Ok(()) = seen.changed() => follow_hardware(&node).await,
+                }
+            }
         }
     };
     stop.run_until_cancelled(work).await;
@@ -104,19 +111,22 @@ async fn finish(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), OperationError> 
     Ok(())
 }
 
-/// Makes again what is missing of a prepared claim.
+/// Makes again what is missing of a prepared claim, or outdated.
 async fn ensure(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), OperationError> {
     let _one = node.locks.lock(uid).await;
     let _session = node.session().await?;
     let Some(ClaimState::PrepareCompleted(plan)) = node.store.state(uid) else { return Ok(()) };
-    let (materials, wanted) = (Arc::clone(&node.materials), plan.clone());
-    let there = blocking(move || materials.are_there(&wanted)).await;
-    if there.map_err(|e| e.map_or(OperationError::Internal, OperationError::from))? {
-        return Ok(());
+    mend(node, &plan).await
+}
+
+/// After a change of the hardware: what is prepared names the chips' numbers of now again.
+async fn follow_hardware(node: &Arc<Node>) {
+    let claims: Vec<ClaimUid> = node.store.look(|state| state.plans().map(|p| p.claim.clone()).collect());
+    for claim in claims {
+        if let Err(error) = ensure(node, &claim).await {
+            tracing::warn!(%claim, %error, "a prepared claim does not follow the hardware yet");
+        }
     }
-    tracing::info!(claim = %uid, "CDI file and regions are made again");
-    let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
-    make(node, &plan, &seen).await
 }
 
 /// One pass: every claim that is known here against the API server, then what nobody knows, then old tombstones.

@@ -44,7 +44,8 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
         Some(chip) => chip.health.clone(),
         None => Health::Unhealthy("the hardware no longer reports it".to_owned()),
     };
-    device_statuses(plan, |_| attached, health)
+    let numbered = seen.as_ref().map(|seen| seen.renumbered(plan));
+    device_statuses(numbered.as_ref().unwrap_or(plan), |_| attached, health)
 }
 
 async fn attached(node: &Arc<Node>, plan: &PreparePlan) -> Attachment {

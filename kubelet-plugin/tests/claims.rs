@@ -1,5 +1,6 @@
 //! Proves how claims are prepared and given back, over the real socket and the real checkpoint, with an API
 //! server in this process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Proves that SIGKILL at every step of Prepare and Unprepare leaves nothing that the next start does not put
 //! right. Run with `--features failpoints`; without it there is nothing to kill at.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 #![cfg(feature = "failpoints")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! Proves how slices are kept: published at once, made again after a wipe, rewritten when hardware changes, and
 //! degraded once where the server drops fields.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 
 mod support;
 

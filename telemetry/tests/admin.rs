@@ -1,4 +1,5 @@
 //! Proves what the admin server answers, over a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 
 use std::sync::Arc;
 

@@ -42,6 +42,58 @@ pub(super) struct Opened {
     pub(super) truncated: u64,
 }
 
+/// What a log says, read without changing anything.
+#[derive(Debug)]
+struct Content {
+    state: Checkpoint,
+    damage: Damage,
+    length: u64,
+}
+
+impl Content {
+    /// `None` when there is no log.
+    fn read(path: &Path) -> Result<Option<Self>, StoreError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io("read", path, e)),
+        };
+        let (payloads, mut damage) = match frame::scan(&bytes) {
+            Scan::Newer(found) => {
+                return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: frame::FORMAT });
+            }
+            Scan::Frames { payloads, damage } => (payloads, damage),
+        };
+        let mut state = Checkpoint::default();
+        for payload in payloads {
+            match Record::decode(payload) {
+                Ok(record) => state.apply(&record),
+                Err(source @ RecordError::Newer { .. }) => {
+                    return Err(StoreError::NewerRecord { path: path.to_owned(), source });
+                }
+                Err(RecordError::Malformed(_)) => damage = Damage::Body,
+            }
+        }
+        Ok(Some(Self { state, damage, length: bytes.len() as u64 }))
+    }
+}
+
+/// Says what the log under `state_dir` is like, for `--check`.
+///
+/// # Errors
+/// What would keep the plugin from starting: I/O, or a log of a newer version.
+pub fn inspect(state_dir: &Path) -> Result<String, StoreError> {
+    Ok(match Content::read(&state_dir.join("checkpoint.log"))? {
+        None => "none yet".to_owned(),
+        Some(Content { state, damage: Damage::Body, .. }) => format!(
+            "damaged: the start puts it aside, takes over the {} claims that are whole in it, and finds the others by \
+             their CDI files and the API server",
+            state.plans().count()
+        ),
+        Some(Content { state, .. }) => format!("{} claims", state.plans().count()),
+    })
+}
+
 impl LogFile {
     /// Opens `<state_dir>/checkpoint.log`, making it when absent, repairing it when damaged. The caller holds
     /// the operation lock.
@@ -49,32 +101,11 @@ impl LogFile {
         let path = state_dir.join("checkpoint.log");
         // Of a compaction that a crash cut off; the log itself is whole then.
         let _ = fs::remove_file(path.with_extension("log.tmp"));
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let log = Self::replace(&path, &Checkpoint::default(), now)?;
-                return Ok(Opened { log, state: Checkpoint::default(), quarantined: None, truncated: 0 });
-            }
-            Err(e) => return Err(StoreError::io("read", &path, e)),
+        let Some(Content { state, damage, length }) = Content::read(&path)? else {
+            let log = Self::replace(&path, &Checkpoint::default(), now)?;
+            return Ok(Opened { log, state: Checkpoint::default(), quarantined: None, truncated: 0 });
         };
-        let (payloads, damage) = match frame::scan(&bytes) {
-            Scan::Newer(found) => {
-                return Err(StoreError::NewerFormat { path, found, known: frame::FORMAT });
-            }
-            Scan::Frames { payloads, damage } => (payloads, damage),
-        };
-        let mut state = Checkpoint::default();
-        let mut malformed = false;
-        for payload in payloads {
-            match Record::decode(payload) {
-                Ok(record) => state.apply(&record),
-                Err(source @ RecordError::Newer { .. }) => {
-                    return Err(StoreError::NewerRecord { path, source });
-                }
-                Err(RecordError::Malformed(_)) => malformed = true,
-            }
-        }
-        if malformed || damage == Damage::Body {
+        if damage == Damage::Body {
             let aside = quarantine(&path, now)?;
             let log = Self::replace(&path, &state, now)?;
             return Ok(Opened { log, state, quarantined: Some(aside), truncated: 0 });
@@ -84,7 +115,7 @@ impl LogFile {
         let mut truncated = 0;
         if let Damage::Tail(whole) = damage {
             let whole = whole as u64;
-            truncated = bytes.len() as u64 - whole;
+            truncated = length.saturating_sub(whole);
             file.set_len(whole)
                 .and_then(|()| file.sync_all())
                 .map_err(|e| StoreError::io("repair", &path, e))?;
