@@ -1,4 +1,5 @@
 //! Proves that the checked-in code is what the protos generate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
 
 use std::path::Path;
 
