@@ -92,6 +92,21 @@ impl PreparePlan {
     pub fn devices_in_use(&self) -> impl Iterator<Item = (&PoolName, DeviceName)> {
         self.results.iter().filter(|r| !r.admin_access).map(|r| (&r.pool, r.device))
     }
+
+    /// The plan with the numbers of device nodes that `now` knows for its chips, by identity; those it does not
+    /// know stay. Numbers change with the driver's order of finding chips, so what is made from a plan that was
+    /// kept is made from this.
+    #[must_use]
+    pub fn renumbered(&self, now: impl Fn(&DeviceUuid) -> Option<u32>) -> Self {
+        let mut plan = self.clone();
+        for chip in plan.results.iter_mut().flat_map(|r| &mut r.chips) {
+            chip.phys_id = now(&chip.uuid).unwrap_or(chip.phys_id);
+        }
+        for chip in &mut plan.shares.chips {
+            chip.phys_id = now(&chip.uuid).unwrap_or(chip.phys_id);
+        }
+        plan
+    }
 }
 
 impl PreparePlan {
