@@ -47,6 +47,25 @@ impl Artefacts {
             repository,
         })
     }
+
+    /// The plugin in a build that kills itself at the place that `VNPU_CRASH_AT` names; built when asked for.
+    ///
+    /// # Errors
+    /// When cargo fails; its messages are on standard error.
+    pub fn plugin_that_dies(&self) -> Result<PathBuf> {
+        let mut build = vec!["build", "--quiet", "--package", "vnpu-kubelet-plugin"];
+        if self.plugin.parent().is_some_and(|directory| directory.ends_with("release")) {
+            build.push("--release");
+        }
+        let copy = self.plugin.with_file_name("vnpu-kubelet-plugin-that-dies");
+        cargo(&self.repository, &[build.as_slice(), &["--features", "failpoints"]].concat())?;
+        // Under its own name, not in place: a plugin of an earlier case may run from the old one.
+        let fresh = copy.with_extension("fresh");
+        std::fs::copy(&self.plugin, &fresh).and_then(|_| std::fs::rename(&fresh, &copy))?;
+        // Both builds have the same file; it is the product's own that stays there.
+        cargo(&self.repository, &build)?;
+        Ok(copy)
+    }
 }
 
 fn cargo(directory: &Path, arguments: &[&str]) -> Result<()> {

@@ -12,6 +12,8 @@ mod case;
 mod cases;
 mod context;
 mod example;
+mod holding;
+mod plugins;
 
 use case::Case;
 use context::Context;
