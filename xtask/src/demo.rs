@@ -11,10 +11,6 @@ use crate::shell::{cargo, cargo_program, command, finish, target};
 /// The demo's script.
 const DEMO: &[&str] = &["run", "--quiet", "--package", "vnpu-demo", "--"];
 
-/// What it consists of, apart from what the stack builds by itself.
-const PARTS: &[&str] =
-    &["build", "--package", "vnpu-demo", "--package", "vnpu", "--package", "vnpu-kubelet-plugin"];
-
 /// Runs the demo; `keep` leaves the cluster up.
 pub(crate) fn up(keep: bool) -> Result<()> {
     let begun = Instant::now();
@@ -38,12 +34,14 @@ pub(crate) fn up(keep: bool) -> Result<()> {
 
 /// The part that needs no cluster.
 fn local() -> Result<()> {
-    let mut parts = PARTS.to_vec();
+    // The same selection of packages as in the run below: another one can mean other features of what they
+    // depend on, and all of that once more.
+    let mut build = vec!["build", "--package", "vnpu-demo"];
     if target().join("debug/vnpu-demo").exists() {
         // Seconds at most. The first time takes minutes, in which cargo shows how far it is.
-        parts.push("--quiet");
+        build.push("--quiet");
     }
-    cargo(&parts)?;
+    cargo(&build)?;
     let mut first = command(&cargo_program(), DEMO);
     finish(first.arg("local"))
 }

@@ -42,6 +42,8 @@ fn main() -> ExitCode {
 }
 
 fn run(part: &Part) -> Result<()> {
+    // Silent otherwise, and minutes long the first time.
+    eprintln!("  building what is missing of the interposer, the stand-ins and the node plugin");
     let artefacts = Artefacts::build(false)?;
     match part {
         Part::Local => local::show(&artefacts),
