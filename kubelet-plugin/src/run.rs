@@ -97,6 +97,8 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
         stop.cancel();
         return Ok(());
     };
+    // Before the first call can write a CDI file.
+    reconcile::remove_temporaries(&node).await?;
     let _ = place.set(Arc::clone(&node));
     start_loops(&settings, &node, &readiness, &stop, &mut tasks);
 

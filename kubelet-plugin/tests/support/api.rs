@@ -29,6 +29,8 @@ pub struct FakeApi {
     pub drops: Mutex<Vec<&'static str>>,
     /// Answers 503 to everything.
     pub away: AtomicBool,
+    /// Does not know claims, nor any list of them: an API server that is starting, or a proxy before it.
+    pub claims_unknown: AtomicBool,
     versions: AtomicU64,
     watch: broadcast::Sender<Value>,
 }
@@ -43,6 +45,7 @@ impl FakeApi {
             slice_writes: Mutex::default(),
             drops: Mutex::default(),
             away: AtomicBool::new(false),
+            claims_unknown: AtomicBool::new(false),
             versions: AtomicU64::new(100),
             watch: broadcast::channel(64).0,
         })
@@ -121,6 +124,9 @@ impl FakeApi {
         }
         let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         let query = parts.uri.query().unwrap_or("");
+        if self.claims_unknown.load(Ordering::Relaxed) && path.contains(&"resourceclaims") {
+            return not_found();
+        }
         match (&parts.method, path.as_slice()) {
             (&Method::GET, ["api", "v1", "nodes", name]) if *name == NODE => answer(
                 200,
@@ -132,6 +138,13 @@ impl FakeApi {
             }
             (&Method::GET, ["apis", "resource.k8s.io", "v1", "resourceclaims"]) => {
                 let items: Vec<Value> = self.claims.lock().unwrap().values().cloned().collect();
+                answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": items}))
+            }
+            // A name in the selector is all that the plugin uses of it.
+            (&Method::GET, ["apis", "resource.k8s.io", "v1", "namespaces", _, "resourceclaims"]) => {
+                let name =
+                    query.split('&').find_map(|q| q.strip_prefix("fieldSelector=metadata.name%3D")).unwrap();
+                let items: Vec<Value> = self.claims.lock().unwrap().get(name).cloned().into_iter().collect();
                 answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": items}))
             }
             (&Method::GET, ["apis", "resource.k8s.io", "v1", "namespaces", _, "resourceclaims", name]) => {
