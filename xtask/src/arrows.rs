@@ -34,7 +34,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("vnpu-controller", &["vnpu-driver", "vnpu-kube-types", "vnpu-placement", "vnpu-telemetry"]),
     ("vnpu-preload", &["vnpu-quota-abi"]),
-    ("vnpu-core", &["vnpu-quota-abi"]),
+    ("vnpu-floor", &[]),
+    ("vnpu-core", &["vnpu-quota-abi", "vnpu-floor"]),
     ("vnpu", &["vnpu-quota-agent", "vnpu-discovery", "vnpu-driver"]),
     ("kubectl-vnpu", &["vnpu-kube-types", "vnpu-driver", "vnpu-placement"]),
 ];

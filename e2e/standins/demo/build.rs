@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
-    standin_unwinder::link_statically();
+    standin_unwinder::link_program_statically();
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/functions.rs");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
