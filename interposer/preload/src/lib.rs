@@ -12,6 +12,7 @@ mod dlsym;
 mod elf;
 mod hooks;
 mod libc;
+mod memory;
 mod real;
 
 #[panic_handler]
