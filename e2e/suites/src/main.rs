@@ -13,7 +13,9 @@ mod cases;
 mod context;
 mod example;
 mod holding;
+mod images;
 mod plugins;
+mod pods;
 
 use case::Case;
 use context::Context;

@@ -3,14 +3,27 @@
 use crate::case::Case;
 
 mod cluster;
+mod enforcement;
 mod examples;
 mod guard;
 mod handover;
 mod identity;
+mod regions;
 mod resilience;
+mod unchanged;
 
 /// All cases.
 pub(crate) fn all() -> Vec<Case> {
-    let subjects = [cluster::CASES, guard::CASES, examples::CASES, identity::CASES, resilience::CASES, handover::CASES];
+    let subjects = [
+        cluster::CASES,
+        guard::CASES,
+        examples::CASES,
+        identity::CASES,
+        resilience::CASES,
+        handover::CASES,
+        enforcement::CASES,
+        regions::CASES,
+        unchanged::CASES,
+    ];
     subjects.into_iter().flatten().map(|case| Case { ..*case }).collect()
 }
