@@ -103,14 +103,14 @@ impl CdiDir {
     /// The system's refusal.
     pub fn remove(&self, id: &str) -> Result<bool, CdiError> {
         let target = self.file(id)?;
-        match fs::remove_file(&target) {
-            Ok(()) => {
-                self.sync()?;
-                Ok(true)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(CdiError::io("remove", &target, e)),
-        }
+        let there = match fs::remove_file(&target) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(CdiError::io("remove", &target, e)),
+        };
+        // Also when it was gone: an earlier removal may have been cut off before it was on the disk.
+        self.sync()?;
+        Ok(there)
     }
 
     /// Our files, sorted by identifier.

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tower::timeout::TimeoutLayer;
 
 /// Why the API server could not be asked, or did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,9 @@ impl ApiError {
     }
 }
 
+/// How long the API server may take to begin an answer: a connection that leads nowhere must not hold up the work.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Makes the client: from a kubeconfig, or from the pod's service account.
 ///
 /// # Errors
@@ -59,7 +64,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
         None => Config::incluster().map_err(|e| setup(&e))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).map_err(|e| setup(&e))
+    // It bounds the wait for an answer to begin, so watches, whose answers never end, live on.
+    let answers = TimeoutLayer::new(ANSWER);
+    Ok(ClientBuilder::try_from(config).map_err(|e| setup(&e))?.with_layer(&answers).build())
 }
 
 /// Reads a claim, trying again for a while when the API server cannot be reached.

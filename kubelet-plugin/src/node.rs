@@ -38,8 +38,10 @@ pub struct Node {
     pub events: Events,
     /// One operation per claim.
     pub locks: KeyedLocks<ClaimUid>,
-    /// So many claims at once.
+    /// So many claims are prepared at once.
     pub limit: Semaphore,
+    /// So many are given back at once.
+    pub unprepare_limit: Semaphore,
     /// Operations go on when the kubelet gives up waiting; here they are waited for at the end.
     pub tasks: TaskTracker,
     /// Told whenever the devices in use change.

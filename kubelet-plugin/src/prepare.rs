@@ -1,8 +1,8 @@
 //! Preparing one claim: decide, write down, make, write down, answer. Every step may be cut off and repeated.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::resource::v1::ResourceClaim;
 use vnpu_driver::claim::Claim;
 use vnpu_driver::id::ClaimUid;
 use vnpu_driver::prepare::{PreparePlan, check_after_tombstone, plan_prepare};
@@ -29,6 +29,10 @@ pub struct ClaimName {
     pub uid: String,
 }
 
+/// How long hardware and API server may take to say what they know of a claim. It ends before the answer's
+/// deadline, so that no attempt goes on waiting when nobody waits for it any more.
+const READING: Duration = Duration::from_secs(20);
+
 /// Prepares one claim; done twice it answers the same.
 ///
 /// # Errors
@@ -36,22 +40,28 @@ pub struct ClaimName {
 pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, OperationError> {
     let uid = ClaimUid::new(name.uid.as_str())?;
     let _one = node.locks.lock(&uid).await;
+    {
+        let _session = node.session().await?;
+        if let PrepareStep::Answer(plan) = next_prepare(node.store.state(&uid).as_ref()) {
+            return answer(node, plan).await;
+        }
+    }
+    // Read with no session open: another instance must not wait for our API server.
+    let (seen, claim) = tokio::time::timeout(READING, read(node, name))
+        .await
+        .map_err(|_| OperationError::NotReady("what is known of the claim: hardware or API server do not answer"))??;
     let session = node.session().await?;
-    let step = next_prepare(node.store.state(&uid).as_ref());
-    let tombstone = match step {
+    // Asked again: another instance may have been at it meanwhile.
+    let tombstone = match next_prepare(node.store.state(&uid).as_ref()) {
         PrepareStep::Answer(plan) => return answer(node, plan).await,
         PrepareStep::Redo(_) => clear(node, &session, &uid).await?,
         PrepareStep::Fresh => false,
         PrepareStep::AfterTombstone => true,
     };
-    let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
-    let client = node.client.wait().await;
-    let object = kubeapi::claim(client, &name.namespace, &name.name).await?;
-    let claim = read_claim(&object)?;
     match decide_and_make(node, &session, &uid, &claim, &seen, tombstone).await {
         Ok(plan) => {
             node.note_change();
-            report(node, plan.clone(), object);
+            status::write_soon(node, uid);
             Ok(plan)
         }
         Err(error) => {
@@ -59,6 +69,13 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
             Err(error)
         }
     }
+}
+
+async fn read(node: &Arc<Node>, name: &ClaimName) -> Result<(Arc<Inventories>, Claim), OperationError> {
+    let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
+    let client = node.client.wait().await;
+    let claim = read_claim(&kubeapi::claim(client, &name.namespace, &name.name).await?)?;
+    Ok((seen, claim))
 }
 
 /// A claim that is prepared is never refused.
@@ -190,14 +207,4 @@ async fn work<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MaterialError> + Send + 'static,
 ) -> Result<T, OperationError> {
     blocking(work).await.map_err(|e| e.map_or(OperationError::Internal, OperationError::from))
-}
-
-/// Writes `status.devices`, beside the answer: a pod does not wait for it, and reconciliation repeats it.
-fn report(node: &Arc<Node>, plan: PreparePlan, observed: ResourceClaim) {
-    let worker = Arc::clone(node);
-    node.tasks.spawn(async move {
-        if let Err(error) = status::write(&worker, &plan, Some(&observed)).await {
-            tracing::warn!(claim = %plan.claim, %error, "status.devices is not written yet");
-        }
-    });
 }

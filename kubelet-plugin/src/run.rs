@@ -228,6 +228,7 @@ async fn open_node(
         metrics,
         locks: KeyedLocks::default(),
         limit: tokio::sync::Semaphore::new(concurrency),
+        unprepare_limit: tokio::sync::Semaphore::new(concurrency),
         tasks,
         changed: Arc::default(),
     };

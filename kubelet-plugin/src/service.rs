@@ -17,6 +17,9 @@ use crate::node::{DEADLINE, Node};
 use crate::prepare::{ClaimName, prepare};
 use crate::unprepare::unprepare;
 
+const PREPARE: &str = "prepare";
+const UNPREPARE: &str = "unprepare";
+
 /// Serves the kubelet's calls once the node is set; until then they wait, within their deadline.
 #[derive(Clone)]
 pub struct DraService {
@@ -66,7 +69,9 @@ impl DraService {
             let work = run(Arc::clone(&node), claim);
             let task = Arc::clone(&node);
             let running = node.tasks.spawn(async move {
-                let _turn = task.limit.acquire().await;
+                // Giving back never waits behind preparing: it needs no API server, preparing does.
+                let limit = if operation == UNPREPARE { &task.unprepare_limit } else { &task.limit };
+                let _turn = limit.acquire().await;
                 work.await
             });
             running.await.unwrap_or(Err(OperationError::Internal))
@@ -93,11 +98,11 @@ impl DraService {
         &self,
         claims: Vec<ClaimName>,
     ) -> Vec<(String, Result<PreparePlan, OperationError>)> {
-        self.each("prepare", claims, |node, claim| async move { prepare(&node, &claim).await }).await
+        self.each(PREPARE, claims, |node, claim| async move { prepare(&node, &claim).await }).await
     }
 
     async fn unprepare_all(&self, claims: Vec<ClaimName>) -> Vec<(String, Result<(), OperationError>)> {
-        self.each("unprepare", claims, |node, claim| async move { unprepare(&node, &claim).await }).await
+        self.each(UNPREPARE, claims, |node, claim| async move { unprepare(&node, &claim).await }).await
     }
 }
 

@@ -2,18 +2,56 @@
 //! differs from what stands there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use tokio::sync::Semaphore;
 use vnpu_driver::conditions::{Attachment, DeviceStatus, device_statuses};
 use vnpu_driver::hardware::Health;
-use vnpu_driver::id::DeviceUuid;
+use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
+use vnpu_driver::record::ClaimState;
 use vnpu_kube_types::status::{FIELD_MANAGER, status_current, status_patch};
 use vnpu_quota_agent::Attached;
 
 use crate::node::{Node, blocking};
+
+/// A status waits so long: pods that start together are prepared first, and a claim that is given back within
+/// this time costs the API server nothing.
+const PAUSE: Duration = Duration::from_secs(1);
+/// So many are written at once: the calls of Prepare need the API server more.
+static TURNS: Semaphore = Semaphore::const_new(4);
+
+/// Writes the status of a claim that was just prepared, beside the answer. Reconciliation repeats what fails.
+pub fn write_soon(node: &Arc<Node>, uid: ClaimUid) {
+    let worker = Arc::clone(node);
+    node.tasks.spawn(async move {
+        tokio::time::sleep(PAUSE).await;
+        let _turn = TURNS.acquire().await;
+        let Some(ClaimState::PrepareCompleted(plan)) = worker.store.state(&uid) else { return };
+        if let Err(error) = read_and_write(&worker, &plan).await {
+            tracing::warn!(claim = %uid, %error, "status.devices is not written yet");
+        }
+    });
+}
+
+/// Reads the claim, and writes its entries if they are not there already.
+///
+/// # Errors
+/// The client's words; level-triggered callers come again.
+pub async fn read_and_write(node: &Arc<Node>, plan: &PreparePlan) -> Result<(), kube::Error> {
+    let client = node.client.wait().await.clone();
+    let api: Api<ResourceClaim> = Api::namespaced(client, &plan.namespace);
+    match api.get_opt(&plan.name).await? {
+        Some(claim) if claim.metadata.uid.as_deref() == Some(plan.claim.as_str()) => {
+            write(node, plan, Some(&claim)).await
+        }
+        // Another claim of that name, or none: nobody reads a status there.
+        _ => Ok(()),
+    }
+}
 
 /// Writes the claim's entries if they are not there already.
 ///
@@ -49,8 +87,14 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
 }
 
 async fn attached(node: &Arc<Node>, plan: &PreparePlan) -> Attachment {
+    let Ok(session) = node.session().await else { return Attachment::Unknown };
     let (materials, claim) = (Arc::clone(&node.materials), plan.claim.clone());
-    match blocking(move || materials.agent()?.attached(&claim)).await {
+    let looked = blocking(move || {
+        // Opening the regions cleans up, which another instance must not see.
+        let _session = session;
+        materials.agent()?.attached(&claim)
+    });
+    match looked.await {
         Ok(Attached::True) => Attachment::Attached,
         Ok(Attached::Unknown) | Err(_) => Attachment::Unknown,
     }

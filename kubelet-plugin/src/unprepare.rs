@@ -35,9 +35,13 @@ pub async fn unprepare_uid(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), Opera
         UnprepareStep::Done => {
             // Files are observed, not remembered: something may lie there all the same.
             undo(node, uid).await?;
-            if state.is_some() {
-                return Ok(());
+            if state.is_none() {
+                // The tombstone of a claim that nobody knows is a precaution; a full disk must not hold up its pod.
+                if let Err(error) = session.write(Event::Unprepared { claim: uid.clone() }).await {
+                    tracing::warn!(claim = %uid, %error, "no tombstone for an unknown claim");
+                }
             }
+            return Ok(());
         }
         UnprepareStep::Start(plan) => {
             crash_at!("unprepare.started.before");

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use vnpu_driver::record::{Checkpoint, Record, RecordError};
@@ -125,6 +125,16 @@ impl LogFile {
         Ok(Opened { log, state, quarantined: None, truncated })
     }
 
+    /// The log's path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether somebody removed the log.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(fs::metadata(&self.path), Err(e) if e.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether another instance wrote since: then all must be read again.
     pub(super) fn changed_outside(&self) -> Result<bool, StoreError> {
         match fs::metadata(&self.path) {
@@ -204,6 +214,8 @@ impl LogFile {
             .create(true)
             .write(true)
             .truncate(true)
+            // It names the claims of all tenants.
+            .mode(0o600)
             .open(temporary)
             .map_err(io("create"))?;
         file.write_all(&bytes).map_err(io("write"))?;

@@ -1,9 +1,11 @@
 //! Locks between instances of the plugin on one node. They belong to an open file, so the kernel drops them
 //! with the process, and two of them in one process exclude each other too.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::StoreError;
 
@@ -15,14 +17,23 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Takes the shared lock.
+    /// Takes the shared lock. Everybody may read the file, so somebody may hold it exclusively on purpose: that
+    /// costs the notice, never the start.
     ///
     /// # Errors
-    /// The file cannot be made, or somebody holds it exclusively.
+    /// The file cannot be made.
     pub fn take(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join("lock");
-        let file = open(&path)?;
-        file.lock_shared().map_err(|e| StoreError::io("lock", &path, e))?;
+        let file = open(&path, 0o644)?;
+        for _ in 0..20 {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path, e)),
+                // `vnpu run` looks for a moment.
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+        tracing::warn!(path = %path.display(), "another process holds the lock: `vnpu run` will not notice this plugin");
         Ok(Self { _file: file })
     }
 }
@@ -48,7 +59,7 @@ impl OperationLock {
     /// Takes the lock; where another instance has it, a blocking thread waits (nothing polls). Each call opens
     /// the file anew: a waiter that was given up must not share its lock with the next one.
     pub(super) async fn take(&self) -> Result<Held, StoreError> {
-        let file = open(&self.path)?;
+        let file = open(&self.path, 0o600)?;
         match file.try_lock() {
             Ok(()) => Ok(Held { _file: file }),
             Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &self.path, e)),
@@ -64,11 +75,10 @@ impl OperationLock {
     }
 }
 
-fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|e| StoreError::io("open", path, e))
+/// Who can open a file can lock it, so `mode` says who may hold the plugin up; also a file that was there before.
+fn open(path: &Path, mode: u32) -> Result<File, StoreError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(mode).open(path);
+    let file = file.map_err(|e| StoreError::io("open", path, e))?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(|e| StoreError::io("set the mode of", path, e))?;
+    Ok(file)
 }

@@ -45,11 +45,14 @@ struct Memory {
     durable: Checkpoint,
 }
 
+/// The queued write keeps its session open: other instances stay out until the record is on the disk and the log
+/// is compacted, even when the caller has gone away meanwhile.
 #[derive(Debug)]
 struct Job {
     record: Record,
     payload: Vec<u8>,
     done: oneshot::Sender<Result<(), StoreError>>,
+    session: Arc<Guard>,
 }
 
 /// What opening the store found that people should know.
@@ -113,7 +116,7 @@ impl Store {
             let mut sessions = lock(&shared.sessions);
             if sessions.count > 0 {
                 sessions.count += 1;
-                return Ok(Session { store: self.clone(), reloaded: false });
+                return Ok(self.session(false));
             }
         }
         let held = shared.lock.take().await?;
@@ -121,7 +124,11 @@ impl Store {
         let mut sessions = lock(&shared.sessions);
         sessions.count = 1;
         sessions.held = Some(held);
-        Ok(Session { store: self.clone(), reloaded })
+        Ok(self.session(reloaded))
+    }
+
+    fn session(&self, reloaded: bool) -> Session {
+        Session { guard: Arc::new(Guard { shared: Arc::clone(&self.shared) }), reloaded }
     }
 
     fn refresh(&self) -> Result<bool, StoreError> {
@@ -129,7 +136,20 @@ impl Store {
         if !log.changed_outside()? {
             return Ok(false);
         }
+        if log.is_missing() {
+            // What this process knows is all that is left of it: an empty log would forget claims that run.
+            tracing::error!(path = %log.path().display(), "the checkpoint was removed while in use: it is written anew from memory");
+            let durable = lock(&self.shared.memory).durable.clone();
+            log.compact(&durable, now())?;
+            return Ok(false);
+        }
         let opened = LogFile::open(&self.shared.state_dir, now())?;
+        if let Some(aside) = &opened.quarantined {
+            tracing::error!(kept = %aside.display(), "the checkpoint was damaged while in use: what was whole is taken over");
+        }
+        if opened.truncated > 0 {
+            tracing::warn!(bytes = opened.truncated, "the end of the checkpoint was cut off by another instance's crash");
+        }
         *log = opened.log;
         *lock(&self.shared.memory) = Memory { current: opened.state.clone(), durable: opened.state };
         Ok(true)
@@ -149,13 +169,19 @@ impl Store {
 /// Leave to change the checkpoint; other instances wait until the last one is dropped.
 #[derive(Debug)]
 pub struct Session {
-    store: Store,
+    guard: Arc<Guard>,
     reloaded: bool,
 }
 
-impl Drop for Session {
+/// Counts as one open session until it is dropped.
+#[derive(Debug)]
+struct Guard {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let mut sessions = lock(&self.store.shared.sessions);
+        let mut sessions = lock(&self.shared.sessions);
         sessions.count = sessions.count.saturating_sub(1);
         if sessions.count == 0 {
             sessions.held = None;
@@ -186,7 +212,7 @@ impl Session {
         &self,
         decide: impl FnOnce(&Checkpoint) -> Result<(Event, T), E>,
     ) -> Result<T, E> {
-        let shared = &self.store.shared;
+        let shared = &self.guard.shared;
         let (done, wait) = oneshot::channel();
         let value = {
             let mut memory = lock(&shared.memory);
@@ -197,7 +223,8 @@ impl Session {
             })?;
             memory.current.apply(&record);
             // Queued under the lock: the log's order is the order of decisions.
-            shared.queue.send(Job { record, payload, done }).map_err(|_| StoreError::WriterGone)?;
+            let job = Job { record, payload, done, session: Arc::clone(&self.guard) };
+            shared.queue.send(job).map_err(|_| StoreError::WriterGone)?;
             value
         };
         wait.await.unwrap_or(Err(StoreError::WriterGone))?;
@@ -232,12 +259,16 @@ impl Writer {
                     }
                     log.is_long().then(|| memory.durable.clone())
                 };
+                let mut sessions = Vec::with_capacity(batch.len());
                 for job in batch {
                     let _ = job.done.send(Ok(()));
+                    sessions.push(job.session);
                 }
                 if let Some(Err(error)) = durable.map(|state| log.compact(&state, now())) {
                     tracing::warn!(%error, "the checkpoint stays long: it could not be compacted");
                 }
+                // Not before: another instance would append to the log that has just been replaced.
+                drop(sessions);
             }
             Err(error) => {
                 let mut memory = lock(&self.memory);
