@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use vnpu_e2e_binaries::repo_root;
+use vnpu_e2e_binaries::{forget_package, repo_root};
 
 /// A command in the repository's root.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(repo_root());
+    forget_package(&mut command);
     command
 }
 

@@ -2,10 +2,12 @@
 //! pinned Go modules and cached outside the tree. What is done with them lives in `vnpu-harness`.
 
 mod build;
+mod cargo;
 mod key;
 mod module;
 
 pub use build::{Binaries, cache_root, ensure, ensure_all};
+pub use cargo::forget_package;
 pub use key::{go_version, key};
 pub use module::{BuildStep, Module};
 

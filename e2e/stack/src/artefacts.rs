@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use vnpu_e2e_binaries::forget_package;
 
 /// Where the built things lie.
 #[derive(Debug, Clone)]
@@ -70,7 +71,8 @@ impl Artefacts {
 
 fn cargo(directory: &Path, arguments: &[&str]) -> Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program).current_dir(directory).args(arguments).status();
+    let mut command = Command::new(program);
+    let status = forget_package(&mut command).current_dir(directory).args(arguments).status();
     if !status.context("cargo does not start")?.success() {
         bail!("cargo {} failed, see its messages above", arguments.join(" "));
     }
@@ -81,7 +83,8 @@ fn cargo(directory: &Path, arguments: &[&str]) -> Result<()> {
 /// it is told only when there is none.
 fn cargo_silent(directory: &Path, arguments: &[&str]) -> Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(program).current_dir(directory).args(arguments).output();
+    let mut command = Command::new(program);
+    let output = forget_package(&mut command).current_dir(directory).args(arguments).output();
     let output = output.context("cargo does not start")?;
     if !output.status.success() {
         bail!("cargo {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
