@@ -18,11 +18,11 @@ use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::degrade::{Lacking, degrade};
 use vnpu_driver::hardware::{Chip, Inventory};
 use vnpu_driver::id::{DeviceName, PoolName};
-use vnpu_driver::order::{PublishedOrder, published_order};
+use vnpu_driver::order::{PublishedOrder, cards_in_order, published_order};
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool, sick_chips};
-use vnpu_driver::slices::PoolPlan;
+use vnpu_driver::slices::{PoolPlan, SliceKey};
 use vnpu_kube_types::compare::dropped_fields;
-use vnpu_kube_types::slice::NodeOwner;
+use vnpu_kube_types::slice::{NodeOwner, key_of};
 use vnpu_kube_types::sync::{SliceWrite, sync};
 use vnpu_telemetry::Readiness;
 
@@ -33,6 +33,8 @@ use crate::node::Node;
 const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Everything is looked at again after so long, whether or not anything was heard.
 const RESYNC: Duration = Duration::from_secs(300);
+/// What the API server dropped is offered again after so long.
+const LACKING: Duration = Duration::from_secs(3600);
 /// Longest pause after failed writes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -72,6 +74,7 @@ struct Publisher {
     highest: BTreeMap<PoolName, i64>,
     order: BTreeMap<PoolName, PublishedOrder>,
     lacking: BTreeSet<Lacking>,
+    lacking_since: Instant,
     problems: BTreeSet<String>,
 }
 
@@ -89,6 +92,7 @@ impl Publisher {
             highest: BTreeMap::new(),
             order: BTreeMap::new(),
             lacking: BTreeSet::new(),
+            lacking_since: Instant::now(),
             problems: BTreeSet::new(),
         }
     }
@@ -101,69 +105,80 @@ impl Publisher {
             watcher(self.slices.clone(), watcher::Config::default().fields(&self.selector)).default_backoff();
         let mut watch = pin!(watch);
         let mut pause = DEBOUNCE;
-        let mut fresh = Vec::new();
+        let mut resync = Instant::now() + RESYNC;
         loop {
-            let again = match self.round().await {
+            let failed = match self.round().await {
                 Ok(true) => {
                     readiness.ready("slices");
                     pause = DEBOUNCE;
-                    RESYNC
+                    false
                 }
                 // Discovery has not ended yet: nothing can be said of the hardware.
-                Ok(false) => RESYNC,
+                Ok(false) => false,
                 Err(error) => {
                     tracing::warn!(%error, "slices are not published; trying again");
                     readiness.not_ready("slices", error.to_string());
-                    self.listed = false;
-                    self.owner = None;
+                    self.look_again();
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    pause
+                    true
                 }
             };
             let written = Instant::now();
-            let failed = again != RESYNC;
+            if failed {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             tokio::select! {
-                () = tokio::time::sleep(again) => { self.listed = false; self.owner = None; }
-                _ = seen.changed(), if !failed => {}
-                () = changed.notified(), if !failed => {}
-                event = watch.next(), if !failed => self.heard(event, &mut fresh),
+                // A point in time: on a busy node something is heard every few seconds.
+                () = tokio::time::sleep_until(resync) => {
+                    resync = Instant::now() + RESYNC;
+                    self.look_again();
+                    self.forget_lacking();
+                }
+                _ = seen.changed() => {}
+                () = changed.notified() => {}
+                event = watch.next() => self.heard(event),
             }
             // Whatever else happens meanwhile is in the same round. The first publication is not held up.
             let until = written + DEBOUNCE;
             while self.listed && Instant::now() < until {
                 tokio::select! {
                     () = tokio::time::sleep_until(until) => {}
-                    event = watch.next() => self.heard(event, &mut fresh),
+                    event = watch.next() => self.heard(event),
                 }
             }
         }
     }
 
+    /// Nothing that was read of the API server holds any more.
+    fn look_again(&mut self) {
+        self.listed = false;
+        self.owner = None;
+    }
+
+    /// The API server may have been updated, or its feature gates set: it is offered everything again.
+    fn forget_lacking(&mut self) {
+        if self.lacking_since.elapsed() >= LACKING && !self.lacking.is_empty() {
+            self.lacking.clear();
+        }
+    }
+
     /// Takes an event of the watch in. Older versions of what we wrote ourselves are passed over.
-    fn heard(
-        &mut self,
-        event: Option<Result<watcher::Event<ResourceSlice>, watcher::Error>>,
-        fresh: &mut Vec<ResourceSlice>,
-    ) {
+    fn heard(&mut self, event: Option<Result<watcher::Event<ResourceSlice>, watcher::Error>>) {
         match event {
             Some(Ok(watcher::Event::Apply(slice))) => self.keep(slice),
             Some(Ok(watcher::Event::Delete(slice))) => {
                 let name = slice.name_any();
                 if self.observed.get(&name).is_some_and(|ours| version(ours) <= version(&slice)) {
                     self.observed.remove(&name);
+                    // What we delete is not remembered. Somebody else did: the garbage collector, for example,
+                    // because the Node was made anew and has another UID now.
+                    self.owner = None;
                 }
             }
-            Some(Ok(watcher::Event::Init)) => fresh.clear(),
-            Some(Ok(watcher::Event::InitApply(slice))) => fresh.push(slice),
-            Some(Ok(watcher::Event::InitDone)) => {
-                let names: BTreeSet<String> = fresh.iter().map(kube::ResourceExt::name_any).collect();
-                let newest = fresh.iter().map(version).max().unwrap_or(0);
-                // What is not in the list is gone, unless we made it after the list was taken.
-                self.observed.retain(|name, slice| names.contains(name) || version(slice) > newest);
-                for slice in fresh.drain(..) {
-                    self.keep(slice);
-                }
-            }
+            Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
+            // Events were missed, and the watch's own list may be older than what we wrote since.
+            Some(Ok(watcher::Event::InitDone)) => self.listed = false,
             Some(Err(error)) => tracing::debug!(%error, "the watch on slices was interrupted"),
             None => {}
         }
@@ -196,7 +211,33 @@ impl Publisher {
                 }
             }
         }
+        self.delete_strays(&seen).await?;
         Ok(true)
+    }
+
+    /// Deletes this node's slices of pools that nothing here publishes any more.
+    async fn delete_strays(&mut self, seen: &Inventories) -> Result<(), PublishError> {
+        let pools: BTreeSet<&str> = seen.node_pools().iter().map(|known| known.pool.as_str()).collect();
+        let stray = |slice: &ResourceSlice| {
+            slice.spec.driver == DRIVER_NAME
+                && slice.spec.node_name.as_deref() == Some(self.node.name.as_str())
+                && !pools.contains(slice.spec.pool.name.as_str())
+        };
+        let deletes: Vec<SliceWrite> = self
+            .observed
+            .values()
+            .filter(|slice| stray(slice))
+            .map(|slice| SliceWrite::Delete {
+                name: slice.name_any(),
+                uid: slice.uid(),
+                resource_version: slice.resource_version(),
+            })
+            .collect();
+        for delete in deletes {
+            tracing::info!(?delete, "a slice of a pool that is no more");
+            self.write(delete).await?;
+        }
+        Ok(())
     }
 
     async fn read_node(&self) -> Result<(NodeOwner, NodeLabels), PublishError> {
@@ -228,6 +269,9 @@ impl Publisher {
         for lacking in &news {
             tracing::error!("{lacking}");
         }
+        if !news.is_empty() {
+            self.lacking_since = Instant::now();
+        }
         self.lacking.extend(&news);
         self.node.metrics.slices_complete.set(i64::from(self.lacking.is_empty()));
         Ok(!news.is_empty())
@@ -243,7 +287,9 @@ impl Publisher {
             PoolName::of(&self.node.name, inventory.vendor).map_err(vnpu_driver::planner::PlanError::from)?;
         let (in_use, vanished) = self.held(&pool, seen);
         let sick = sick_chips(inventory);
-        let nothing = PublishedOrder::new();
+        // After a restart the slices are the memory of it.
+        let observed = &self.observed;
+        let order = self.order.entry(pool.clone()).or_insert_with(|| observed_order(&pool, observed));
         let plan = plan_pool(&PlanInput {
             node: &self.node.name,
             inventory,
@@ -251,7 +297,7 @@ impl Publisher {
             in_use: &in_use,
             vanished: &vanished,
             sick: &sick,
-            order: self.order.get(&pool).unwrap_or(&nothing),
+            order,
         })?;
         for problem in &plan.problems {
             if self.problems.insert(format!("{}: {}", problem.object, problem.message)) {
@@ -311,6 +357,21 @@ impl Publisher {
         self.observed.insert(returned.name_any(), returned);
         Ok(dropped)
     }
+}
+
+/// The order in which the pool's cards stand in slices that were found, the newest of each.
+fn observed_order(pool: &PoolName, observed: &BTreeMap<String, ResourceSlice>) -> PublishedOrder {
+    let mut slices: Vec<&ResourceSlice> =
+        observed.values().filter(|slice| slice.spec.pool.name == pool.as_str()).collect();
+    slices.sort_by_key(|slice| slice.spec.pool.generation);
+    let mut order = PublishedOrder::new();
+    for slice in slices {
+        if let Some(key @ SliceKey::Modules(_)) = key_of(slice) {
+            let names = slice.spec.devices.iter().flatten().filter_map(|device| device.name.parse().ok());
+            order.insert(key, cards_in_order(names));
+        }
+    }
+    order
 }
 
 /// Resource versions of one resource can be compared since Kubernetes 1.35 (KEP-5504); one that is no number

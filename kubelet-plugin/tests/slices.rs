@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::api::FakeApi;
-use support::{Bench, FakeHardware};
+use support::{Bench, FakeHardware, name, settle};
 use tokio_util::sync::CancellationToken;
+use vnpu_kubelet_plugin::node::Node;
+use vnpu_kubelet_plugin::prepare::prepare;
 use vnpu_kubelet_plugin::publisher;
+use vnpu_kubelet_plugin::unprepare::unprepare;
 use vnpu_telemetry::Readiness;
 
 /// Waits, in the paused clock of the test, until `wanted` holds.
@@ -28,6 +31,7 @@ async fn eventually(what: &str, wanted: impl Fn() -> bool) {
 
 struct Publishing {
     bench: Bench,
+    node: Arc<Node>,
     readiness: Readiness,
     stop: CancellationToken,
 }
@@ -36,8 +40,8 @@ impl Publishing {
     async fn start(bench: Bench) -> Self {
         let node = bench.start().await;
         let (readiness, stop) = (Readiness::of(["slices"]), CancellationToken::new());
-        tokio::spawn(publisher::run(node, readiness.clone(), stop.clone()));
-        Self { bench, readiness, stop }
+        tokio::spawn(publisher::run(Arc::clone(&node), readiness.clone(), stop.clone()));
+        Self { bench, node, readiness, stop }
     }
 
     fn api(&self) -> &Arc<FakeApi> {
@@ -128,5 +132,114 @@ async fn a_node_without_chips_publishes_an_empty_pool() {
     let api = publishing.api();
     eventually("readiness", || publishing.readiness.is_ready()).await;
     assert_eq!((slices(api).len(), devices(api).len()), (1, 0));
+    publishing.stop.cancel();
+}
+
+fn owners(api: &FakeApi) -> Vec<String> {
+    let uid = |slice: &Value| slice["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap().to_owned();
+    slices(api).iter().map(uid).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_vanished_while_the_watch_was_away_is_made_again() {
+    let publishing = Publishing::start(Bench::new(1)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    // Let the watch begin.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Of the two, that with the higher version: nothing in the list is newer.
+    let newest = slices(api)
+        .iter()
+        .map(|slice| slice["metadata"].clone())
+        .max_by_key(|meta| meta["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap())
+        .unwrap();
+    api.lose(newest["name"].as_str().unwrap());
+    eventually("both slices again", || slices(api).len() == 2).await;
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slices_that_went_with_their_node_come_back_as_the_new_nodes() {
+    let publishing = Publishing::start(Bench::new(1)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    api.node.lock().unwrap()["metadata"]["uid"] = json!("another-uid");
+    api.wipe();
+    eventually("both slices again", || slices(api).len() == 2).await;
+    assert_eq!(owners(api), ["another-uid", "another-uid"]);
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_node_is_looked_at_again_too() {
+    let publishing = Publishing::start(Bench::new(1)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    api.node.lock().unwrap()["metadata"]["uid"] = json!("another-uid");
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        publishing.node.note_change();
+    }
+    assert_eq!(owners(api), ["another-uid", "another-uid"]);
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_the_order_that_is_published() {
+    let mut publishing = Publishing::start(Bench::new(2)).await;
+    publishing.api().share(1, "chip-1-0", "4Gi", "10");
+    eventually("slices", || devices(publishing.api()).len() == 6).await;
+    prepare(&publishing.node, &name(1)).await.unwrap();
+    let first = || devices(publishing.api())[0].clone();
+    eventually("the module in use first", || first() == "module-1").await;
+    settle(&publishing.node).await;
+    unprepare(&publishing.node, &name(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let writes = publishing.api().slice_writes.lock().unwrap().len();
+    publishing.stop.cancel();
+    publishing = Publishing::start(publishing.bench).await;
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    assert_eq!(devices(publishing.api())[0], "module-1");
+    assert_eq!(publishing.api().slice_writes.lock().unwrap().len(), writes);
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_learns_sharing_is_offered_it_again() {
+    let bench = Bench::new(1);
+    bench.api.drops.lock().unwrap().push("allowMultipleAllocations");
+    let publishing = Publishing::start(bench).await;
+    let api = publishing.api();
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    let sharing = || slices(api).iter().any(|slice| slice.to_string().contains("allowMultipleAllocations"));
+    assert!(!sharing());
+    api.drops.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert!(sharing());
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slices_of_this_node_in_pools_that_nobody_publishes_are_deleted() {
+    let bench = Bench::new(1);
+    for (slice, node, driver) in [
+        ("old", support::NODE, "vnpu.dev"),
+        ("other", "node-2", "vnpu.dev"),
+        ("foreign", support::NODE, "x.dev"),
+    ] {
+        let pool = json!({"name": "node-1/gone", "generation": 1, "resourceSliceCount": 1});
+        let object = json!({
+            "metadata": {"name": slice, "uid": slice, "resourceVersion": "1"},
+            "spec": {"driver": driver, "nodeName": node, "pool": pool, "devices": []},
+        });
+        bench.api.slices.lock().unwrap().insert(slice.into(), object);
+    }
+    let publishing = Publishing::start(bench).await;
+    let api = publishing.api();
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    let names: Vec<String> =
+        api.slices.lock().unwrap().keys().filter(|n| !n.contains('x')).cloned().collect();
+    assert_eq!(names, ["foreign", "other"]);
     publishing.stop.cancel();
 }

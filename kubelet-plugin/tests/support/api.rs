@@ -22,6 +22,7 @@ pub struct FakeApi {
     pub claims: Mutex<BTreeMap<String, Value>>,
     pub slices: Mutex<BTreeMap<String, Value>>,
     pub events: Mutex<Vec<Value>>,
+    pub node: Mutex<Value>,
     pub status_patches: Mutex<Vec<Value>>,
     /// Every write of a slice, as "METHOD name".
     pub slice_writes: Mutex<Vec<String>>,
@@ -29,6 +30,8 @@ pub struct FakeApi {
     pub drops: Mutex<Vec<&'static str>>,
     /// Answers 503 to everything.
     pub away: AtomicBool,
+    /// Never answers.
+    pub hangs: AtomicBool,
     /// Does not know claims, nor any list of them: an API server that is starting, or a proxy before it.
     pub claims_unknown: AtomicBool,
     versions: AtomicU64,
@@ -41,10 +44,14 @@ impl FakeApi {
             claims: Mutex::default(),
             slices: Mutex::default(),
             events: Mutex::default(),
+            node: Mutex::new(
+                json!({"metadata": {"name": NODE, "uid": "node-uid", "labels": {"vnpu.dev/leaf": "leaf-7"}}}),
+            ),
             status_patches: Mutex::default(),
             slice_writes: Mutex::default(),
             drops: Mutex::default(),
             away: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             claims_unknown: AtomicBool::new(false),
             versions: AtomicU64::new(100),
             watch: broadcast::channel(64).0,
@@ -108,11 +115,21 @@ impl FakeApi {
         }
     }
 
+    /// Removes one slice while nobody hears of it, then ends the watch as a server does that has forgotten too much.
+    pub fn lose(&self, name: &str) {
+        self.slices.lock().unwrap().remove(name);
+        let _ = self.watch.send(json!({"type": "ERROR", "object":
+            {"kind": "Status", "status": "Failure", "message": "too old", "reason": "Expired", "code": 410}}));
+    }
+
     fn version(&self) -> String {
         self.versions.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
     async fn serve(&self, request: Request<Body>) -> Response<Reply> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -128,10 +145,9 @@ impl FakeApi {
             return not_found();
         }
         match (&parts.method, path.as_slice()) {
-            (&Method::GET, ["api", "v1", "nodes", name]) if *name == NODE => answer(
-                200,
-                &json!({"metadata": {"name": NODE, "uid": "node-uid", "labels": {"vnpu.dev/leaf": "leaf-7"}}}),
-            ),
+            (&Method::GET, ["api", "v1", "nodes", name]) if *name == NODE => {
+                answer(200, &self.node.lock().unwrap())
+            }
             (&Method::POST, ["api", "v1", "namespaces", _, "events"]) => {
                 self.events.lock().unwrap().push(body.clone());
                 answer(201, &body)
