@@ -206,7 +206,11 @@ impl Materials {
     ///
     /// # Errors
     /// What is there cannot be read.
-    pub fn condition(&self, plan: &PreparePlan, seen: Option<&Inventories>) -> Result<Condition, MaterialError> {
+    pub fn condition(
+        &self,
+        plan: &PreparePlan,
+        seen: Option<&Inventories>,
+    ) -> Result<Condition, MaterialError> {
         let found = match self.cdi()?.read(plan.claim.as_str()) {
             Ok(spec) => spec,
             // Something that is no CDI file of ours: it is made again.
@@ -215,13 +219,24 @@ impl Materials {
         };
         let Some(found) = found else { return Ok(Condition::Missing) };
         let defined = plan.results.iter().all(|r| found.devices.iter().any(|d| d.name == r.cdi_device));
-        let regions = if plan.interposed() { self.agent()?.regions(&plan.claim)? } else { None };
+        let regions = if plan.interposed() { self.usable_regions(&plan.claim)? } else { None };
         if !defined || (plan.interposed() && regions.is_none()) {
             return Ok(Condition::Missing);
         }
         // What cannot be made now, because a chip is gone, is no better than what is there.
         let wanted = seen.and_then(|seen| self.spec(plan, seen, regions.as_ref()).ok());
         Ok(if wanted.is_none_or(|wanted| wanted == found) { Condition::Current } else { Condition::Outdated })
+    }
+
+    /// Regions that cannot be read are none: they are made again, as if they were missing.
+    fn usable_regions(&self, claim: &ClaimUid) -> Result<Option<ClaimRegions>, MaterialError> {
+        match self.agent()?.regions(claim) {
+            Err(error @ AgentError::Invalid { .. }) => {
+                tracing::warn!(%claim, %error, "the regions of a prepared claim are unusable");
+                Ok(None)
+            }
+            other => Ok(other?),
+        }
     }
 
     fn spec(

@@ -139,7 +139,17 @@ impl Metrics {
     /// Drops the usage of a claim that is gone.
     pub fn forget_claim(&self, claim: &ClaimUid) {
         let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
-        for label in known.remove(claim).into_iter().flatten() {
+        self.hide(known.remove(claim).into_iter().flatten());
+    }
+
+    /// Drops the usage of all claims that are not `wanted`, whoever gave them back.
+    pub fn keep_claims(&self, wanted: impl Fn(&ClaimUid) -> bool) {
+        let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hide(known.extract_if(|claim, _| !wanted(claim)).flat_map(|(_, labels)| labels));
+    }
+
+    fn hide(&self, labels: impl Iterator<Item = ClaimChip>) {
+        for label in labels {
             self.quota_bytes.remove(&label);
             self.used_bytes.remove(&label);
             self.denied.remove(&label);
@@ -162,7 +172,9 @@ impl Metrics {
             self.denied.get_or_create(&label).set(number(chip.denied));
             labels.push(label);
         }
-        self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner).insert(usage.claim.clone(), labels);
+        let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(usage.claim.clone(), labels.clone()).unwrap_or_default();
+        self.hide(before.into_iter().filter(|label| !labels.contains(label)));
     }
 
     /// Counts one operation on one claim.

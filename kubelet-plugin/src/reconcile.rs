@@ -274,11 +274,11 @@ async fn give_back(
     stop: &CancellationToken,
 ) -> Result<(), OperationError> {
     let _one = node.locks.lock(&plan.claim).await;
+    let Some(Standing::Over(why)) = unless_stopped(stop, standing(node, plan)).await? else { return Ok(()) };
     let session = node.session().await?;
     if node.store.state(&plan.claim).as_ref().and_then(ClaimState::plan) != Some(plan) {
         return Ok(());
     }
-    let Some(Standing::Over(why)) = unless_stopped(stop, standing(node, plan)).await? else { return Ok(()) };
     tracing::info!(claim = %plan.claim, namespace = %plan.namespace, name = %plan.name, why, "the claim is given back");
     session.write(Event::UnprepareStarted { plan: plan.clone() }).await?;
     undo(node, &plan.claim).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Api;
+use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use vnpu_driver::id::ClaimUid;
 use vnpu_driver::prepare::PreparePlan;
@@ -16,23 +16,34 @@ use crate::error::OperationError;
 use crate::node::{Node, blocking};
 use crate::status;
 
+/// Statuses of one round are written for so long; the rest is left to the next.
+const WRITING: Duration = Duration::from_secs(10);
+/// So many statuses are written at once.
+const AT_ONCE: usize = 4;
+
 /// Makes a round at every period until `stop`.
 pub async fn run(node: Arc<Node>, period: Duration, stop: CancellationToken) {
-    let work = async {
-        let mut reported = BTreeMap::new();
-        loop {
-            tokio::time::sleep(period).await;
-            if let Err(error) = round(&node, &mut reported).await {
-                tracing::warn!(%error, "a pass over the regions failed; it is repeated");
+    let mut reported = BTreeMap::new();
+    // Between rounds: the regions are not left while another thread still works on them.
+    while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+        match round(&node).await {
+            Ok(news) => {
+                // In bounds: giving memory back must not wait for an API server.
+                let writing = tokio::time::timeout(WRITING, report(&node, news, &mut reported));
+                let _ = stop.run_until_cancelled(writing).await;
             }
+            Err(error) => tracing::warn!(%error, "a pass over the regions failed; it is repeated"),
         }
-    };
-    stop.run_until_cancelled(work).await;
+    }
 }
 
 type Looked = (ReapReport, Vec<(ClaimUsage, Attached)>);
 
-async fn round(node: &Arc<Node>, reported: &mut BTreeMap<ClaimUid, Attached>) -> Result<(), OperationError> {
+/// Gives back and shows; returns what may have to be reported.
+///
+/// # Errors
+/// The checkpoint or the runtime directory cannot be used.
+pub async fn round(node: &Arc<Node>) -> Result<Vec<(PreparePlan, Attached)>, OperationError> {
     let plans: Vec<PreparePlan> = node.store.look(|state| {
         let done = state.states().filter_map(|(_, state)| match state {
             ClaimState::PrepareCompleted(plan) => Some(plan),
@@ -40,31 +51,54 @@ async fn round(node: &Arc<Node>, reported: &mut BTreeMap<ClaimUid, Attached>) ->
         });
         done.filter(|plan| plan.interposed()).cloned().collect()
     });
-    reported.retain(|uid, _| plans.iter().any(|plan| plan.claim == *uid));
-    if plans.is_empty() {
-        return Ok(());
-    }
-    let looked = {
-        // Two instances must not reap at once.
-        let _session = node.session().await?;
+    let mut news = Vec::with_capacity(plans.len());
+    if !plans.is_empty() {
+        let session = node.session().await?;
         let materials = Arc::clone(&node.materials);
         let claims: Vec<ClaimUid> = plans.iter().map(|plan| plan.claim.clone()).collect();
-        blocking(move || look(&materials, &claims)).await
-    };
-    let (reaped, usages) =
-        looked.map_err(|e| e.map_or(OperationError::Internal, |e| OperationError::Material(e.into())))?;
-    node.metrics.reaped.inc_by(u64::from(reaped.reaped));
-    if reaped.reaped > 0 {
-        tracing::info!(slots = reaped.reaped, bytes = reaped.bytes.0, "dead processes' memory given back");
-    }
-    for (usage, attached) in usages {
-        let Some(plan) = plans.iter().find(|plan| plan.claim == usage.claim) else { continue };
-        node.metrics.show_usage(&plan.namespace, &plan.name, &usage);
-        if reported.get(&plan.claim) != Some(&attached) && report(node, plan).await {
-            reported.insert(plan.claim.clone(), attached);
+        let looked = blocking(move || {
+            // Two instances must not reap at once.
+            let _session = session;
+            look(&materials, &claims)
+        });
+        let looked = looked.await;
+        let (reaped, usages) =
+            looked.map_err(|e| e.map_or(OperationError::Internal, |e| OperationError::Material(e.into())))?;
+        node.metrics.reaped.inc_by(u64::from(reaped.reaped));
+        if reaped.reaped > 0 {
+            tracing::info!(
+                slots = reaped.reaped,
+                bytes = reaped.bytes.0,
+                "dead processes' memory given back"
+            );
+        }
+        for (usage, attached) in usages {
+            let Some(plan) = plans.iter().find(|plan| plan.claim == usage.claim) else { continue };
+            node.metrics.show_usage(&plan.namespace, &plan.name, &usage);
+            news.push((plan.clone(), attached));
         }
     }
-    Ok(())
+    // Some were given back meanwhile, here or by another instance.
+    node.metrics.keep_claims(|claim| node.store.state(claim).is_some_and(|state| state.plan().is_some()));
+    Ok(news)
+}
+
+/// Writes what is not reported yet; `reported` remembers it.
+async fn report(
+    node: &Arc<Node>,
+    news: Vec<(PreparePlan, Attached)>,
+    reported: &mut BTreeMap<ClaimUid, Attached>,
+) {
+    reported.retain(|uid, _| news.iter().any(|(plan, _)| plan.claim == *uid));
+    let due: Vec<_> =
+        news.into_iter().filter(|(plan, attached)| reported.get(&plan.claim) != Some(attached)).collect();
+    // A few at once, so that one that hangs does not keep the others from their turn.
+    let mut written = futures::stream::iter(due)
+        .map(|(plan, attached)| async move { write(node, &plan).await.then_some((plan.claim, attached)) })
+        .buffer_unordered(AT_ONCE);
+    while let Some(written) = written.next().await {
+        reported.extend(written);
+    }
 }
 
 fn look(materials: &crate::materials::Materials, claims: &[ClaimUid]) -> Result<Looked, AgentError> {
@@ -84,18 +118,8 @@ fn look(materials: &crate::materials::Materials, claims: &[ClaimUid]) -> Result<
 }
 
 /// Writes the claim's status; `true` when it stands there.
-async fn report(node: &Arc<Node>, plan: &PreparePlan) -> bool {
-    let client = node.client.wait().await.clone();
-    let api: Api<k8s_openapi::api::resource::v1::ResourceClaim> = Api::namespaced(client, &plan.namespace);
-    let result = async {
-        match api.get_opt(&plan.name).await? {
-            Some(claim) if claim.metadata.uid.as_deref() == Some(plan.claim.as_str()) => {
-                status::write(node, plan, Some(&claim)).await
-            }
-            _ => Ok(()),
-        }
-    };
-    match result.await {
+async fn write(node: &Arc<Node>, plan: &PreparePlan) -> bool {
+    match status::read_and_write(node, plan).await {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(claim = %plan.claim, %error, "the claim's status is not written yet");

@@ -101,3 +101,14 @@ async fn what_lies_under_a_tombstone_is_removed_and_not_taken_over() {
     assert!(matches!(state(&node, 1), Some(ClaimState::Unprepared(_))));
     assert!(bench.cdi_devices().is_empty() && bench.regions().is_empty());
 }
+
+#[tokio::test]
+async fn regions_of_a_prepared_claim_that_cannot_be_read_are_made_again() {
+    let bench = Bench::new(1);
+    bench.api.share(1, "chip-0-0", "4Gi", "10");
+    let node = bench.start().await;
+    prepare(&node, &name(1)).await.unwrap();
+    std::fs::write(bench.path(&format!("run/claims/{}/quota", uid(1))), "rubbish").unwrap();
+    prepare(&node, &name(1)).await.unwrap();
+    assert_eq!(node.materials.agent().unwrap().usage(&uid(1).parse().unwrap()).unwrap().chips.len(), 1);
+}
