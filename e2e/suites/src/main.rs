@@ -11,10 +11,12 @@ use clap::Parser;
 mod case;
 mod cases;
 mod context;
+mod dra;
 mod example;
 mod holding;
 mod images;
 mod plugins;
+mod simulated;
 mod pods;
 
 use case::Case;

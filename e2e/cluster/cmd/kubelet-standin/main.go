@@ -93,6 +93,7 @@ func run(ctx context.Context, o kubeletdra.Options, workers int) error {
 		},
 	})
 	n.pods = store
+	o.PodsKnown = informer.HasSynced
 	n.manager, err = kubeletdra.Start(ctx, client, o, n.active)
 	if err != nil {
 		return err

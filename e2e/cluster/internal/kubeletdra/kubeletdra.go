@@ -26,9 +26,19 @@ type Options struct {
 	Node        string
 	RegistryDir string // watched for *.sock, as the kubelet's plugins_registry
 	StateDir    string // dra_manager_state lives here
+
+	// PodsKnown says whether activePods knows all pods yet; nil where it always does. Before that the manager gives
+	// nothing back, so that a restart does not take claims away from pods that were not listed yet.
+	PodsKnown func() bool
 }
 
-// alwaysReady is the kubelet's "all pod sources were seen", which a stand-in without static pods has from the start.
+// podSources is the kubelet's "all pod sources were seen".
+type podSources struct{ known func() bool }
+
+func (podSources) AddSource(string) {}
+func (s podSources) AllReady() bool { return s.known == nil || s.known() }
+
+// alwaysReady lets plugins register from the start.
 type alwaysReady struct{}
 
 func (alwaysReady) AddSource(string) {}
@@ -63,7 +73,7 @@ func Start(ctx context.Context, client kubernetes.Interface, o Options, activePo
 	getNode := func(ctx context.Context) (*v1.Node, error) {
 		return client.CoreV1().Nodes().Get(ctx, o.Node, metav1.GetOptions{})
 	}
-	if err := manager.Start(ctx, activePods, getNode, alwaysReady{}); err != nil {
+	if err := manager.Start(ctx, activePods, getNode, podSources{o.PodsKnown}); err != nil {
 		return nil, fmt.Errorf("start the kubelet's DRA manager: %w", err)
 	}
 	plugins := pluginmanager.NewPluginManager(o.RegistryDir, record.NewFakeRecorder(1000))

@@ -2,12 +2,16 @@
 
 use crate::case::Case;
 
+mod bad_ground;
+mod bad_input;
+mod capacity;
 mod cluster;
 mod enforcement;
 mod examples;
 mod guard;
 mod handover;
 mod identity;
+mod refusals;
 mod regions;
 mod resilience;
 mod unchanged;
@@ -24,6 +28,10 @@ pub(crate) fn all() -> Vec<Case> {
         enforcement::CASES,
         regions::CASES,
         unchanged::CASES,
+        capacity::CASES,
+        refusals::CASES,
+        bad_input::CASES,
+        bad_ground::CASES,
     ];
     subjects.into_iter().flatten().map(|case| Case { ..*case }).collect()
 }
