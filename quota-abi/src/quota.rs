@@ -145,12 +145,21 @@ impl QuotaEntry {
         if seq & 1 == 1 {
             return None;
         }
+        let values = self.read_unchecked();
+        // SYNC POINT: pairs with the Release fence of `write`.
+        fence(Ordering::Acquire);
+        (self.seq.load(Ordering::Relaxed) == seq).then_some(values)
+    }
+
+    /// The fields as they stand, also in the middle of a change: each is of before or after it, and what the
+    /// change did not touch is right. For the writer, which has nobody to race with.
+    pub fn read_unchecked(&self) -> QuotaValues {
         let mut uuid = [0; UUID_SIZE];
         for (to, from) in uuid.chunks_exact_mut(8).zip(&self.uuid) {
             to.copy_from_slice(&from.load(Ordering::Relaxed).to_ne_bytes());
         }
         let packed = self.packed.load(Ordering::Relaxed);
-        let values = QuotaValues {
+        QuotaValues {
             uuid,
             phys_id: self.phys_id.load(Ordering::Relaxed),
             minor: self.minor.load(Ordering::Relaxed),
@@ -160,10 +169,7 @@ impl QuotaEntry {
             flags: self.flags.load(Ordering::Relaxed),
             share_milli: self.share_milli.load(Ordering::Relaxed),
             memory: self.memory.load(Ordering::Relaxed),
-        };
-        // SYNC POINT: pairs with the Release fence of `write`.
-        fence(Ordering::Acquire);
-        (self.seq.load(Ordering::Relaxed) == seq).then_some(values)
+        }
     }
 }
 

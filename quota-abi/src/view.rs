@@ -148,6 +148,15 @@ impl UsageView {
         Ok(Self { map, devices, slots })
     }
 
+    /// Views a region of known counts without a look at its header, which every process of the claim can write.
+    ///
+    /// # Errors
+    /// The range is too short or not aligned.
+    pub fn over(map: Mapping, devices: u16, slots: u16) -> Result<Self, Unusable> {
+        prepare(&map, usage_size(devices, slots))?;
+        Ok(Self { map, devices, slots })
+    }
+
     /// Makes a region in zeroed memory and publishes it.
     ///
     /// # Errors
