@@ -9,12 +9,20 @@ use vnpu_driver::hardware::{Chip, ProcessView};
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::ClaimShares;
+use vnpu_quota_abi::quota::QuotaValues;
+use vnpu_quota_abi::slot::REAPING;
 
 use crate::chip::{self, Entries};
 use crate::claim::Claim;
+use crate::file::TEMPORARY;
 use crate::layout::{Layout, make_dir, names, remove_dir, remove_file};
-use crate::map::TEMPORARY;
+use crate::process::Processes;
+use crate::quota::{QuotaRegion, count, values};
+use crate::usage::{Expected, Suspect, UsageRegion};
 use crate::{AgentError, Attached, ClaimRegions, ClaimUsage, LedgerCheck, ReapReport};
+
+/// The inode of a usage file with slots in it that may be dead processes'.
+type Found = (u64, Vec<Suspect>);
 
 /// Owner of the regions under one runtime directory: `claims/<uid>/{quota,usage}` and `devices/<uuid>`.
 ///
@@ -29,7 +37,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens `runtime_dir` (made if absent) and takes up the regions that are already there.
+    /// Opens `runtime_dir` (made if absent) and takes up the regions that are already there; what a killed agent
+    /// or a tenant left of them is brought right.
     ///
     /// # Errors
     /// The directory cannot be made or read.
@@ -39,18 +48,13 @@ impl Agent {
             entries: Mutex::new(Entries::default()),
         };
         for dir in [&agent.layout.root, &agent.layout.claims(), &agent.layout.devices()] {
-            make_dir(dir)?;
+            make_dir(dir, false)?;
         }
         let mut entries = agent.lock();
         for uid in agent.claims()? {
-            match Claim::open(&agent.layout, &uid).and_then(|claim| claim.map(|c| c.chips()).transpose()) {
-                Ok(chips) => {
-                    for (uuid, values) in chips.into_iter().flatten() {
-                        entries.insert(&uuid, values.entry, &uid);
-                    }
-                }
-                // Its next `create` makes it anew; the others must be served meanwhile.
-                Err(error) => tracing::warn!(claim = %uid, %error, "regions are unusable"),
+            // Its next `create` makes it anew; the others must be served meanwhile.
+            if let Err(error) = agent.take_up(&uid, &mut entries) {
+                tracing::warn!(claim = %uid, %error, "regions are unusable");
             }
         }
         agent.sweep(&entries)?;
@@ -69,18 +73,18 @@ impl Agent {
         let generation = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-        let existing = match Claim::open(&self.layout, &shares.claim) {
+        let existing = match QuotaRegion::open(&self.layout, &shares.claim) {
             Ok(existing) => existing,
             Err(error @ AgentError::Invalid { .. }) => {
-                tracing::warn!(claim = %shares.claim, %error, "regions are made anew");
+                tracing::warn!(claim = %shares.claim, %error, "the quota is made anew");
                 None
             }
             Err(error) => return Err(error),
         };
         if let Some(existing) = &existing {
-            let same =
-                existing.chips()?.iter().map(|(uuid, _)| uuid).eq(shares.chips.iter().map(|c| &c.uuid));
-            if !same {
+            let chips = existing.chips()?;
+            let there: BTreeSet<_> = chips.iter().map(|(uuid, _)| uuid).collect();
+            if there != shares.chips.iter().map(|c| &c.uuid).collect() {
                 return Err(AgentError::Mismatch(shares.claim.clone()));
             }
         }
@@ -88,13 +92,23 @@ impl Agent {
         for share in &shares.chips {
             numbers.push(entries.pick(&share.uuid, &shares.claim)?);
         }
-        for (share, entry) in shares.chips.iter().zip(&numbers) {
-            chip::write_entry(&self.layout, share, *entry, generation)?;
+        for (share, (entry, fresh)) in shares.chips.iter().zip(&numbers) {
+            let others = || self.values_on(&entries, &share.uuid);
+            chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation, others)?;
             entries.insert(&share.uuid, *entry, &shares.claim);
         }
+        let numbers: Vec<u16> = numbers.into_iter().map(|(entry, _)| entry).collect();
+        let expected = match &existing {
+            Some(existing) => Expected::by(existing)?,
+            None => {
+                Expected { devices: count(shares)?, uid: shares.claim.bytes(), versions: None, generation }
+            }
+        };
+        // Quota last: the interposer takes a claim's directory by its quota file.
+        UsageRegion::ensure(&self.layout, &shares.claim, expected)?;
         match existing {
             Some(existing) => existing.update(shares, &numbers)?,
-            None => Claim::create(&self.layout, shares, &numbers, generation)?,
+            None => QuotaRegion::create(&self.layout, shares, &numbers, generation)?,
         }
         Ok(self.paths(&shares.claim, shares.chips.iter().map(|c| &c.uuid)))
     }
@@ -138,7 +152,7 @@ impl Agent {
     pub fn regions(&self, claim: &ClaimUid) -> Result<Option<ClaimRegions>, AgentError> {
         let _entries = self.lock();
         let Some(open) = Claim::open(&self.layout, claim)? else { return Ok(None) };
-        let chips = open.chips()?;
+        let chips = open.quota.chips()?;
         Ok(Some(self.paths(claim, chips.iter().map(|(uuid, _)| uuid))))
     }
 
@@ -167,25 +181,46 @@ impl Agent {
     /// The claim has no regions or no share of the chip; I/O.
     pub fn set_memory(&self, claim: &ClaimUid, chip: &DeviceUuid, memory: Bytes) -> Result<(), AgentError> {
         let _entries = self.lock();
-        if self.open_claim(claim)?.set_memory(chip, memory)? {
+        if self.open_claim(claim)?.quota.set_memory(chip, memory)? {
             Ok(())
         } else {
             Err(AgentError::UnknownChip { claim: claim.clone(), chip: chip.clone() })
         }
     }
 
-    /// Gives back the slots of dead processes in all claims.
+    /// Gives back the slots of dead processes in all claims, and repairs ledgers that a tenant spoiled.
     ///
     /// # Errors
     /// The runtime directory cannot be read; a single unreadable claim is in the report instead.
     pub fn reap(&self) -> Result<ReapReport, AgentError> {
         let mut report = ReapReport::default();
+        let mut suspects = Vec::new();
         for uid in self.claims()? {
             let _entries = self.lock();
+            match self.suspects(&uid, &mut report) {
+                Ok(Some(found)) => suspects.push((uid, found)),
+                Ok(None) => (),
+                Err(error) => report.unreadable.push((uid, error.to_string())),
+            }
+        }
+        if suspects.is_empty() {
+            return Ok(report);
+        }
+        // Without the lock: how long this takes is up to the tenants. After the suspects were read, so that none
+        // of them can be younger than the look.
+        let owners = suspects.iter().flat_map(|(_, (_, found))| found).map(|s| s.owner);
+        let mut processes = Processes::look(Path::new("/proc"), owners);
+        for (_, (inode, found)) in &mut suspects {
+            let before = found.len();
+            found.retain(|s| s.owner == REAPING || !processes.lives(s.owner, s.namespace, *inode));
+            report.live = report.live.saturating_add(u32::try_from(before - found.len()).unwrap_or(u32::MAX));
+        }
+        for (uid, (inode, dead)) in suspects {
+            let _entries = self.lock();
             let result = match Claim::open(&self.layout, &uid) {
-                Ok(Some(claim)) => claim.reap(&mut report),
-                // Removed since it was listed.
-                Ok(None) => Ok(()),
+                Ok(Some(claim)) if claim.usage.file.inode == inode => claim.usage.bury(&dead, &mut report),
+                // Removed or made anew since.
+                Ok(_) => Ok(()),
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -214,11 +249,62 @@ impl Agent {
         };
         let claims = self.lock().claims_on(&chip.uuid);
         for claim in claims {
-            for usage in self.usage(&claim)?.chips.iter().filter(|u| u.uuid == chip.uuid) {
-                out.ledger.0 = out.ledger.0.saturating_add(usage.used.0);
+            match self.usage(&claim) {
+                Ok(usage) => {
+                    for usage in usage.chips.iter().filter(|u| u.uuid == chip.uuid) {
+                        out.ledger.0 = out.ledger.0.saturating_add(usage.used.0);
+                    }
+                }
+                // One claim's ledger must not hide those of the others.
+                Err(error) => {
+                    tracing::warn!(%claim, %error, "a ledger is left out of the comparison");
+                    out.unreadable += 1;
+                }
             }
         }
         Ok(out)
+    }
+
+    /// Notes the entries of a claim that is there, and repairs its regions.
+    fn take_up(&self, uid: &ClaimUid, entries: &mut Entries) -> Result<(), AgentError> {
+        let Some(quota) = QuotaRegion::open(&self.layout, uid)? else { return Ok(()) };
+        for (uuid, values) in quota.chips()? {
+            entries.insert(&uuid, values.entry, uid);
+        }
+        quota.finish_changes()?;
+        match UsageRegion::open(&self.layout, &quota)? {
+            Some(usage) if usage.damage()?.is_some() => usage.repair(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The slots of a claim that may be dead processes', with the inode of its usage file; `None` without any.
+    fn suspects(&self, uid: &ClaimUid, report: &mut ReapReport) -> Result<Option<Found>, AgentError> {
+        // Removed since it was listed.
+        let Some(claim) = Claim::open(&self.layout, uid)? else { return Ok(None) };
+        if let Some(damage) = claim.usage.damage()? {
+            claim.usage.repair()?;
+            report.unreadable.push((uid.clone(), damage.to_owned()));
+            return Ok(None);
+        }
+        let (live, found) = claim.usage.owned()?;
+        report.live = report.live.saturating_add(live);
+        Ok((!found.is_empty()).then_some((claim.usage.file.inode, found)))
+    }
+
+    /// What the claims on `chip` have of it, by their quotas.
+    fn values_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<QuotaValues> {
+        let mut out = Vec::new();
+        for claim in entries.claims_on(chip) {
+            match QuotaRegion::open(&self.layout, &claim).and_then(|q| q.map(|q| q.chips()).transpose()) {
+                Ok(chips) => {
+                    let its = chips.into_iter().flatten().filter(|(uuid, _)| uuid == chip);
+                    out.extend(its.map(|(_, values)| values));
+                }
+                Err(error) => tracing::warn!(%claim, %error, "its entry of a chip is not brought right"),
+            }
+        }
+        out
     }
 
     fn open_claim(&self, claim: &ClaimUid) -> Result<Claim, AgentError> {

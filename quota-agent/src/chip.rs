@@ -2,18 +2,19 @@
 //! only record of that, so that a restarted agent knows what the last one knew.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::mem::offset_of;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
-use vnpu_driver::share::ChipShare;
 use vnpu_quota_abi::DEVICE_ENTRIES;
-use vnpu_quota_abi::device::DEVICE_SIZE;
+use vnpu_quota_abi::device::{DEVICE_ENTRY_SIZE, DEVICE_SIZE, DeviceEntry, ENTRIES_OFFSET};
+use vnpu_quota_abi::header::{HEADER_SIZE, Header};
+use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::view::DeviceView;
 
 use crate::AgentError;
-use crate::claim::mode_number;
+use crate::file::{self, SharedFile};
 use crate::layout::Layout;
-use crate::map::RegionFile;
+use crate::map::{Copy, invalid};
 
 /// Entries in use, per chip.
 #[derive(Debug, Default)]
@@ -27,15 +28,16 @@ impl Entries {
         self.chips.entry(chip.clone()).or_default().insert(entry, claim.clone());
     }
 
-    /// The entry of `claim` on `chip`: the one it has, else the lowest free one.
-    pub(crate) fn pick(&self, chip: &DeviceUuid, claim: &ClaimUid) -> Result<u16, AgentError> {
+    /// The entry of `claim` on `chip`: the one it has, else the lowest free one; and whether it is a new one.
+    pub(crate) fn pick(&self, chip: &DeviceUuid, claim: &ClaimUid) -> Result<(u16, bool), AgentError> {
         let empty = BTreeMap::new();
         let taken = self.chips.get(chip).unwrap_or(&empty);
         if let Some((entry, _)) = taken.iter().find(|(_, c)| *c == claim) {
-            return Ok(*entry);
+            return Ok((*entry, false));
         }
         (0..DEVICE_ENTRIES)
             .find(|entry| !taken.contains_key(entry))
+            .map(|entry| (entry, true))
             .ok_or_else(|| AgentError::DeviceFull(chip.clone()))
     }
 
@@ -64,50 +66,86 @@ impl Entries {
     }
 }
 
-/// Writes the claim's entry into the chip's region, which is made if it is absent or unusable.
+/// Writes the claim's entry into the chip's region, which is made if it is absent. One that a tenant spoiled is
+/// repaired in place, because the other claims on the chip have this very file mapped; `others` then says what
+/// their entries must be. A `fresh` entry starts from zero whatever its last claim left.
 pub(crate) fn write_entry(
     layout: &Layout,
-    share: &ChipShare,
-    entry: u16,
+    chip: &DeviceUuid,
+    values: &QuotaValues,
+    fresh: bool,
     generation: u64,
+    others: impl FnOnce() -> Vec<QuotaValues>,
 ) -> Result<(), AgentError> {
-    let path = layout.device(&share.uuid);
-    let existing = RegionFile::open(&path)?;
-    // Nothing of a memory quota lives here, so an unusable region is simply replaced.
-    let usable = match &existing {
-        Some(file) => DeviceView::open(file.mapping()?).is_ok(),
-        None => false,
-    };
-    let file = match existing {
-        Some(file) if usable => file,
-        _ => {
-            let mut file = RegionFile::create(&path, DEVICE_SIZE, 0o666)?;
-            DeviceView::create(file.mapping()?, generation).map_err(|e| file.unusable(e))?;
-            file.rename(&path)?;
-            file
+    let path = layout.device(chip);
+    let header = header(generation).ok_or_else(|| invalid(&path, "it cannot be made"))?;
+    let file = match SharedFile::open(&path)? {
+        Some(file) => file,
+        None => {
+            let mut bytes = header.clone();
+            bytes.resize(DEVICE_SIZE, 0);
+            file::put(&path, &bytes, 0o666)?;
+            SharedFile::open(&path)?.ok_or_else(|| invalid(&path, "somebody removed it"))?
         }
     };
-    let view = DeviceView::open(file.mapping()?).map_err(|e| file.unusable(e))?;
-    if let Some(to) = view.entry(entry) {
-        to.priority.store(share.priority, Ordering::Relaxed);
-        to.mode.store(mode_number(share.mode), Ordering::Relaxed);
-        to.share_milli.store(share.cores.0.saturating_mul(10), Ordering::Release);
+    if is_spoiled(&file, &header)? {
+        tracing::warn!(path = %file.path.display(), "a chip's region was overwritten by a tenant and is repaired");
+        if file.size()? != DEVICE_SIZE as u64 {
+            file.resize(DEVICE_SIZE)?;
+        }
+        file.write(0, &header)?;
+        for other in others() {
+            set(&file, &other)?;
+        }
     }
-    Ok(())
+    if fresh {
+        clear(&file, values.entry)?;
+    }
+    set(&file, values)
 }
 
 /// Zeroes an entry that no claim has any more.
 pub(crate) fn clear_entry(layout: &Layout, chip: &DeviceUuid, entry: u16) -> Result<(), AgentError> {
-    let Some(file) = RegionFile::open(&layout.device(chip))? else { return Ok(()) };
-    let Ok(view) = DeviceView::open(file.mapping()?) else { return Ok(()) };
-    if let Some(to) = view.entry(entry) {
-        to.share_milli.store(0, Ordering::Release);
-        to.priority.store(0, Ordering::Relaxed);
-        to.mode.store(0, Ordering::Relaxed);
-        to.last_active_tick.store(0, Ordering::Relaxed);
-        to.waiting_until.store(0, Ordering::Relaxed);
-        to.busy_ns.store(0, Ordering::Relaxed);
-        to.tat.store(0, Ordering::Relaxed);
+    let Some(file) = SharedFile::open(&layout.device(chip))? else { return Ok(()) };
+    // One that is cut is brought right by the next claim on the chip.
+    if file.size()? == DEVICE_SIZE as u64 { clear(&file, entry) } else { Ok(()) }
+}
+
+fn offset(entry: u16) -> usize {
+    ENTRIES_OFFSET + usize::from(entry) * DEVICE_ENTRY_SIZE
+}
+
+fn clear(file: &SharedFile, entry: u16) -> Result<(), AgentError> {
+    file.write(offset(entry), &[0; DEVICE_ENTRY_SIZE])
+}
+
+/// Writes what the agent decides of an entry, if it is not so already; the rest is the interposer's.
+fn set(file: &SharedFile, values: &QuotaValues) -> Result<(), AgentError> {
+    const {
+        assert!(offset_of!(DeviceEntry, priority) == offset_of!(DeviceEntry, share_milli) + 4);
+        assert!(offset_of!(DeviceEntry, mode) == offset_of!(DeviceEntry, share_milli) + 5);
     }
-    Ok(())
+    let mut bytes = values.share_milli.to_ne_bytes().to_vec();
+    bytes.extend([values.priority, values.mode]);
+    let at = offset(values.entry) + offset_of!(DeviceEntry, share_milli);
+    if file.read(at, bytes.len())? == bytes { Ok(()) } else { file.write(at, &bytes) }
+}
+
+fn header(generation: u64) -> Option<Vec<u8>> {
+    let copy = Copy::zeroed(DEVICE_SIZE);
+    DeviceView::create(copy.mapping(), generation).ok()?;
+    copy.bytes().get(..HEADER_SIZE).map(<[u8]>::to_vec)
+}
+
+fn is_spoiled(file: &SharedFile, wanted: &[u8]) -> Result<bool, AgentError> {
+    if file.size()? != DEVICE_SIZE as u64 {
+        return Ok(true);
+    }
+    let mut found = file.read(0, HEADER_SIZE)?;
+    // Of the agent that made it.
+    let generation = offset_of!(Header, generation)..offset_of!(Header, generation) + 8;
+    if let (Some(to), Some(from)) = (found.get_mut(generation.clone()), wanted.get(generation)) {
+        to.copy_from_slice(from);
+    }
+    Ok(found != wanted)
 }

@@ -41,9 +41,21 @@ impl Layout {
     }
 }
 
-/// Makes `path` (and its parents) searchable but not listable by others: tenants know their own names only.
-pub(crate) fn make_dir(path: &Path) -> Result<(), AgentError> {
-    fs::create_dir_all(path).map_err(|e| AgentError::io("make directory", path, e))?;
+/// Makes `path` (and its parents) searchable but not listable by others: tenants know their own names only. The
+/// mode of one that exists is left alone unless it is `ours`.
+pub(crate) fn make_dir(path: &Path, ours: bool) -> Result<(), AgentError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|e| AgentError::io("make directory", parent, e))?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => (),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            if !ours {
+                return Ok(());
+            }
+        }
+        Err(e) => return Err(AgentError::io("make directory", path, e)),
+    }
     fs::set_permissions(path, Permissions::from_mode(0o711))
         .map_err(|e| AgentError::io("set the mode of", path, e))
 }

@@ -5,10 +5,14 @@ mod agent;
 mod chip;
 mod claim;
 mod error;
+mod file;
 mod layout;
+mod locks;
 mod map;
 mod process;
+mod quota;
 mod report;
+mod usage;
 
 pub use agent::Agent;
 pub use error::AgentError;

@@ -1,11 +1,12 @@
-//! Files mapped as regions. All `unsafe` of the crate is here: a mapping lives as long as its `RegionFile`, and
-//! views of it do not leave the functions that hold one.
+//! Memory behind views: the quota's file mapped, and copies of what tenants can write. All `unsafe` about memory
+//! is here; views do not leave the functions that hold what is behind them.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use vnpu_quota_abi::header::Unusable;
@@ -13,15 +14,15 @@ use vnpu_quota_abi::view::Mapping;
 
 use crate::AgentError;
 
-/// A region file, open and mapped writable.
+/// A file that only the agent writes, mapped writable. One that others can write must not be mapped: whoever
+/// cuts it short kills its readers.
 #[derive(Debug)]
-pub(crate) struct RegionFile {
-    pub(crate) path: PathBuf,
-    pub(crate) file: File,
+pub(crate) struct MappedFile {
+    path: PathBuf,
     map: MmapRaw,
 }
 
-impl RegionFile {
+impl MappedFile {
     /// Maps an existing file; `None` when there is none.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, AgentError> {
         let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
@@ -29,42 +30,12 @@ impl RegionFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(AgentError::io("open", path, e)),
         };
-        Self::map(path, file).map(Some)
-    }
-
-    /// Makes a file of `size` zeros under a temporary name; [`RegionFile::rename`] puts it in place.
-    pub(crate) fn create(path: &Path, size: usize, mode: u32) -> Result<Self, AgentError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(TEMPORARY);
-        let temporary = PathBuf::from(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&temporary)
-            .map_err(|e| AgentError::io("create", &temporary, e))?;
-        // Set apart from creation: the umask must not decide who can use a region.
-        file.set_permissions(Permissions::from_mode(mode))
-            .and_then(|()| file.set_len(size as u64))
-            .map_err(|e| AgentError::io("size", &temporary, e))?;
-        // Blocks are taken now: a full tmpfs must be this error and not a SIGBUS in a tenant later.
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size as u64)
-            .map_err(|e| AgentError::io("fill", &temporary, e))?;
-        Self::map(&temporary, file)
-    }
-
-    /// Moves a file made by [`RegionFile::create`] to `path`.
-    pub(crate) fn rename(&mut self, path: &Path) -> Result<(), AgentError> {
-        std::fs::rename(&self.path, path).map_err(|e| AgentError::io("put in place", path, e))?;
-        self.path = path.to_path_buf();
-        Ok(())
-    }
-
-    fn map(path: &Path, file: File) -> Result<Self, AgentError> {
+        let size = file.metadata().map_err(|e| AgentError::io("stat", path, e))?.len();
+        if size == 0 {
+            return Err(invalid(path, Unusable::Truncated.words()));
+        }
         let map = MmapOptions::new().map_raw(&file).map_err(|e| AgentError::io("map", path, e))?;
-        Ok(Self { path: path.to_path_buf(), file, map })
+        Ok(Some(Self { path: path.to_path_buf(), map }))
     }
 
     /// The mapping, for a view. The view must not outlive `self`.
@@ -77,7 +48,7 @@ impl RegionFile {
     }
 
     pub(crate) fn invalid(&self, problem: impl Into<String>) -> AgentError {
-        AgentError::Invalid { path: self.path.clone(), problem: problem.into() }
+        invalid(&self.path, problem)
     }
 
     pub(crate) fn unusable(&self, why: Unusable) -> AgentError {
@@ -85,5 +56,38 @@ impl RegionFile {
     }
 }
 
-/// Suffix of files that are being made.
-pub(crate) const TEMPORARY: &str = ".tmp";
+/// A region's bytes in memory of our own.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    words: Box<[AtomicU64]>,
+}
+
+impl Copy {
+    /// Zeros, to make a region in. Sizes of regions are whole words.
+    pub(crate) fn zeroed(size: usize) -> Self {
+        Self { words: (0..size.div_ceil(8)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// A copy of `bytes`.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let words = bytes.chunks_exact(8).filter_map(|c| c.try_into().ok());
+        Self { words: words.map(|c| AtomicU64::new(u64::from_ne_bytes(c))).collect() }
+    }
+
+    /// What stands in it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).collect()
+    }
+
+    /// The memory, for a view. The view must not outlive `self`.
+    pub(crate) fn mapping(&self) -> Mapping {
+        let base = NonNull::from(&*self.words).cast::<u8>();
+        // SAFETY: the words live as long as `self`, which callers in this crate keep beside every view; they are
+        // atomics, so that writing through a shared reference is fine.
+        unsafe { Mapping::new(base, size_of_val(&*self.words)) }
+    }
+}
+
+pub(crate) fn invalid(path: &Path, problem: impl Into<String>) -> AgentError {
+    AgentError::Invalid { path: path.to_path_buf(), problem: problem.into() }
+}

@@ -1,91 +1,163 @@
-//! Whether the owner of a slot lives. The record lock on the slot's byte decides; `/proc` is asked only when the
-//! lock is free, because a process that closes all its files loses the lock and lives on.
+//! Whether processes live that hold no record lock any more: one that closes all its files loses its lock and
+//! lives on. `/proc` is read once for all that are asked about, and a process is looked into at most once.
 
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use vnpu_quota_abi::slot::{owner_pid, owner_starttime};
 
-/// A record lock on one byte, held until dropped. Dropping unlocks the byte only; the file stays open.
-pub(crate) struct ByteLock<'a> {
-    file: &'a File,
-    byte: i64,
+/// In the flags of a thread that is on its way out: its memory and files are being let go.
+const PF_EXITING: u64 = 0x4;
+/// Looks at a process whose threads change under the look.
+const LOOKS: u32 = 3;
+
+/// The processes of the machine at one moment, as far as they were asked about.
+pub(crate) struct Processes {
+    root: PathBuf,
+    // By the pid in the process's own namespace; `None` when there is no list of processes.
+    by_pid: Option<BTreeMap<u32, Vec<Process>>>,
+    held: BTreeMap<u32, Held>,
 }
 
-impl Drop for ByteLock<'_> {
-    fn drop(&mut self) {
-        let _ = set_lock(self.file, self.byte, libc::F_UNLCK);
+struct Process {
+    pid: u32,
+    namespace: Option<u32>,
+    starttime: u32,
+}
+
+/// What a process still has.
+#[derive(Debug)]
+enum Held {
+    /// All threads have ended.
+    Nothing,
+    /// On its way out: the driver may not have got everything back yet.
+    Leaving,
+    /// Not to be known.
+    Hidden,
+    /// The files of these inodes, mapped.
+    Files(BTreeSet<u64>),
+}
+
+impl Processes {
+    /// Those below `root` (`/proc`) that have one of `owners` as owner word, but for the start time.
+    pub(crate) fn look(root: &Path, owners: impl Iterator<Item = u64>) -> Self {
+        let wanted: BTreeSet<u32> = owners.map(owner_pid).collect();
+        let by_pid = fs::read_dir(root).ok().map(|entries| {
+            let mut by_pid: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
+            for entry in entries.flatten() {
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                let path = entry.path();
+                let Some(inner) = innermost_pid(&path).filter(|pid| wanted.contains(pid)) else { continue };
+                let Some(stat) = Stat::read(&path) else { continue };
+                let process = Process { pid, namespace: namespace(&path), starttime: stat.starttime };
+                by_pid.entry(inner).or_default().push(process);
+            }
+            by_pid
+        });
+        Self { root: root.to_path_buf(), by_pid, held: BTreeMap::new() }
+    }
+
+    /// Whether a process of this owner word and PID namespace may still have memory accounted in the usage file
+    /// `inode`: it has the file mapped, cannot be looked into, or is on its way out. What is 0 in the two is not
+    /// known (a container without `/proc`) and fits every process that can be looked into.
+    pub(crate) fn lives(&mut self, owner: u64, namespace: u32, inode: u64) -> bool {
+        let Self { root, by_pid: Some(by_pid), held } = self else { return true };
+        let Some(processes) = by_pid.get(&owner_pid(owner)) else { return false };
+        let known = namespace != 0 && owner_starttime(owner) != 0;
+        processes
+            .iter()
+            .filter(|p| namespace == 0 || p.namespace.is_none_or(|n| n == namespace))
+            .filter(|p| owner_starttime(owner) == 0 || p.starttime == owner_starttime(owner))
+            .any(|p| match held.entry(p.pid).or_insert_with(|| held_by(&root.join(p.pid.to_string()))) {
+                Held::Nothing => false,
+                Held::Leaving => true,
+                Held::Hidden => known,
+                // After an exec the process lives and has its start time, but neither mapping nor memory.
+                Held::Files(inodes) => inodes.contains(&inode),
+            })
     }
 }
 
-/// Takes the record lock on `byte` without waiting; `None` when another process has it.
-pub(crate) fn try_lock(file: &File, byte: usize) -> Option<ByteLock<'_>> {
-    let byte = i64::try_from(byte).ok()?;
-    set_lock(file, byte, libc::F_WRLCK).then_some(ByteLock { file, byte })
+/// Thread by thread: the first one may have ended before the others, and threads share their memory until each
+/// lets go of it.
+fn held_by(process: &Path) -> Held {
+    for _ in 0..LOOKS {
+        let Ok(threads) = fs::read_dir(process.join("task")) else { return Held::Nothing };
+        let (mut leaving, mut changing) = (false, false);
+        for thread in threads.flatten().map(|t| t.path()) {
+            match Stat::read(&thread) {
+                None => changing = true,
+                Some(stat) if stat.ended => (),
+                Some(stat) if stat.exiting => leaving = true,
+                Some(_) => match fs::read(thread.join("maps")) {
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Held::Hidden,
+                    Err(_) => changing = true,
+                    // It may have let its memory go between the two looks.
+                    Ok(maps) => match Stat::read(&thread) {
+                        Some(stat) if !stat.ended && !stat.exiting => return Held::Files(inodes(&maps)),
+                        _ => changing = true,
+                    },
+                },
+            }
+        }
+        if leaving {
+            return Held::Leaving;
+        }
+        if !changing {
+            return Held::Nothing;
+        }
+    }
+    Held::Hidden
 }
 
-/// Whether another process holds the record lock on `byte`. Judged by the type that comes back, not by the pid,
-/// which is 0 for a process of another PID namespace.
-pub(crate) fn is_locked(file: &File, byte: usize) -> bool {
-    let Ok(byte) = i64::try_from(byte) else { return false };
-    let mut lock = flock(byte, libc::F_WRLCK);
-    // SAFETY: F_GETLK reads and writes the given struct only.
-    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
-    rc == 0 && i32::from(lock.l_type) != libc::F_UNLCK
+/// A line of `stat`, of a process or a thread.
+struct Stat {
+    ended: bool,
+    exiting: bool,
+    starttime: u32,
 }
 
-fn set_lock(file: &File, byte: i64, kind: i32) -> bool {
-    let lock = flock(byte, kind);
-    // SAFETY: F_SETLK reads the given struct only.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0 }
-}
-
-fn flock(byte: i64, kind: i32) -> libc::flock {
-    libc::flock {
-        // The constants fit: F_RDLCK, F_WRLCK and F_UNLCK are 0 to 2.
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte,
-        l_len: 1,
-        l_pid: 0,
+impl Stat {
+    fn read(path: &Path) -> Option<Self> {
+        let stat = text(&path.join("stat"))?;
+        // The second field is the program's name in parentheses and may hold anything; the others count from
+        // behind it.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let flags: u64 = fields.get(6)?.parse().ok()?;
+        let starttime: u64 = fields.get(19)?.parse().ok()?;
+        Some(Self {
+            ended: matches!(*fields.first()?, "Z" | "X" | "x"),
+            exiting: flags & PF_EXITING != 0,
+            starttime: (starttime & 0xffff_ffff) as u32,
+        })
     }
 }
 
-/// Whether `/proc` shows a process of this owner word and PID namespace that has the usage file `inode` mapped.
-/// A namespace of 0 (never written) or a `/proc` that hides the process says no.
-pub(crate) fn lives(owner: u64, pidns: u32, inode: u64) -> bool {
-    let Ok(entries) = fs::read_dir("/proc") else { return false };
-    entries.flatten().any(|entry| {
-        let path = entry.path();
-        let numeric = entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-        numeric
-            && namespace(&path) == Some(pidns)
-            && starttime(&path).is_some_and(|t| (t & 0xffff_ffff) as u32 == owner_starttime(owner))
-            && innermost_pid(&path) == Some(owner_pid(owner))
-            && maps_inode(&path, inode)
-    })
-}
-
-fn namespace(process: &std::path::Path) -> Option<u32> {
+fn namespace(process: &Path) -> Option<u32> {
     let link = fs::read_link(process.join("ns/pid")).ok()?;
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
-fn starttime(process: &std::path::Path) -> Option<u64> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything; fields count from behind it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
-fn innermost_pid(process: &std::path::Path) -> Option<u32> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
+fn innermost_pid(process: &Path) -> Option<u32> {
+    let status = text(&process.join("status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok()
 }
 
-fn maps_inode(process: &std::path::Path, inode: u64) -> bool {
-    // After an exec the process lives and has its start time, but neither mapping nor memory any more.
-    fs::read_to_string(process.join("maps")).is_ok_and(|maps| {
-        maps.lines().any(|l| l.split_whitespace().nth(4).and_then(|i| i.parse().ok()) == Some(inode))
-    })
+/// Inode numbers of the mapped files.
+fn inodes(maps: &[u8]) -> BTreeSet<u64> {
+    let maps = String::from_utf8_lossy(maps);
+    maps.lines().filter_map(|l| l.split_whitespace().nth(4)?.parse().ok()).filter(|i| *i != 0).collect()
 }
+
+/// Names of programs and files need not be UTF-8.
+fn text(path: &Path) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

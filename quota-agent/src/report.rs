@@ -13,7 +13,7 @@ pub struct ClaimRegions {
     /// The claim's ledger; mounted writable at `/run/vnpu/claims/<uid>/usage`.
     pub usage: PathBuf,
     /// One region per chip, shared by the claims on it; mounted writable at `/run/vnpu/devices/<uuid>`.
-    /// In the order of the claim's shares.
+    /// In the order of the shares that they were asked for with, or else were made of.
     pub devices: Vec<(DeviceUuid, PathBuf)>,
 }
 
@@ -43,7 +43,7 @@ pub struct ChipUsage {
 pub struct ClaimUsage {
     /// Whose.
     pub claim: ClaimUid,
-    /// One entry per chip, in the order of the claim's shares.
+    /// One entry per chip, in the order of the shares that the regions were made of.
     pub chips: Vec<ChipUsage>,
     /// Slots whose process lives.
     pub live_slots: u32,
@@ -60,7 +60,8 @@ pub struct ReapReport {
     pub live: u32,
     /// Bytes given back, over all chips.
     pub bytes: Bytes,
-    /// Claims whose regions could not be read, with the reason in words.
+    /// Claims whose regions could not be read, with the reason in words. What a tenant did to a ledger's size or
+    /// header has been repaired when it is told here, and the next pass reads it again.
     pub unreadable: Vec<(ClaimUid, String)>,
 }
 
@@ -82,6 +83,8 @@ pub struct LedgerCheck {
     pub vendor: Bytes,
     /// Processes that the vendor library sees on the chip.
     pub vendor_processes: u32,
+    /// Claims on the chip whose ledger could not be read and is missing in `ledger`.
+    pub unreadable: u32,
 }
 
 impl LedgerCheck {
