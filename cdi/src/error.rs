@@ -38,6 +38,9 @@ pub enum CdiError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Something else stands where the directory should be.
+    #[error("CDI directory {0} is no directory: remove what stands there, or correct --cdi-dir")]
+    NoDirectory(PathBuf),
     /// No space or no inodes are left.
     #[error("CDI directory {path} is full: {source}; free space on its filesystem")]
     Full {
@@ -71,6 +74,12 @@ impl CdiError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::NotWritable { path, source }
             }
+            io::ErrorKind::AlreadyExists if !path.is_dir() => Self::NoDirectory(path),
+            io::ErrorKind::NotADirectory => Self::NoDirectory(match path.parent() {
+                // A file in what should be the directory was named.
+                Some(above) if above.exists() => above.to_owned(),
+                _ => path,
+            }),
             _ => Self::Io { operation, path, source },
         }
     }
@@ -86,6 +95,7 @@ impl CdiError {
             Self::Invalid(_) => "cdi_invalid",
             Self::Name(_) => "cdi_name",
             Self::NotWritable { .. } => "cdi_not_writable",
+            Self::NoDirectory(_) => "cdi_no_directory",
             Self::Full { .. } => "cdi_full",
             Self::Io { .. } => "cdi_io",
         }

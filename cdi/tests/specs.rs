@@ -164,3 +164,15 @@ impl CdiErrorProbe {
         CdiError::from_system(std::path::Path::new("/cdi"), errno.into()).reason()
     }
 }
+
+#[test]
+fn a_file_where_the_directory_should_be_is_named_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cdi");
+    std::fs::write(&path, "a file").unwrap();
+    for path in [path.clone(), path.join("below")] {
+        let error = CdiDir::open(&path, "vnpu.dev/claim").unwrap_err();
+        assert_eq!(error.reason(), "cdi_no_directory", "{error}");
+        assert!(error.retryable() && error.to_string().contains("--cdi-dir"), "{error}");
+    }
+}
