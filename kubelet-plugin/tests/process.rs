@@ -38,7 +38,8 @@ impl Node {
         for name in ["libvnpu.so", "libvnpu_core.so"] {
             std::fs::write(dir.path().join("interposer").join(name), "").unwrap();
         }
-        std::fs::copy(artefacts().lib.join("libdcmi.so"), dir.path().join("usr/local/dcmi/libdcmi.so")).unwrap();
+        std::fs::copy(artefacts().lib.join("libdcmi.so"), dir.path().join("usr/local/dcmi/libdcmi.so"))
+            .unwrap();
         let config = dir.path().join("machine.yaml");
         std::fs::write(&config, serde_json::to_string(machine).unwrap()).unwrap();
         let mut driver = Command::new(artefacts().device())
@@ -61,7 +62,8 @@ impl Node {
 
     /// The plugin's command line; what `arguments` say again replaces it.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut all: Vec<(&str, String)> = vec![("--node-name", "node-1".to_owned()), ("--admin-address", String::new())];
+        let mut all: Vec<(&str, String)> =
+            vec![("--node-name", "node-1".to_owned()), ("--admin-address", String::new())];
         for (flag, name) in [
             ("--kubeconfig", "no-kubeconfig"),
             ("--kubelet-registry-dir", "registry"),
@@ -129,7 +131,8 @@ fn fault(function: &str, slot: Option<(i32, i32)>) -> Fault {
 fn compile(directory: &Path, name: &str, source: &str) -> String {
     let (library, file) = (directory.join(name), directory.join("source.c"));
     std::fs::write(&file, source).unwrap();
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&file).status().unwrap();
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&file).status().unwrap();
     assert!(status.success());
     library.display().to_string()
 }
@@ -173,9 +176,11 @@ fn check_refuses_a_configuration_that_cannot_be_used_with_its_own_code() {
 fn check_refuses_directories_files_and_a_checkpoint_that_cannot_be_used() {
     let node = Node::start(&Machine::ascend_910c(1, 65536));
     let file = node.path("machine.yaml").display().to_string();
-    for (flag, what) in
-        [("--cdi-dir", "CDI directory"), ("--state-dir", "state directory"), ("--runtime-dir", "runtime directory")]
-    {
+    for (flag, what) in [
+        ("--cdi-dir", "CDI directory"),
+        ("--state-dir", "state directory"),
+        ("--runtime-dir", "runtime directory"),
+    ] {
         node.refused(&[flag, &file], 1, &["FAIL", what, "is no directory"]);
         node.refused(&[flag, &format!("{file}/below")], 1, &["FAIL", what, "is no directory"]);
     }
@@ -256,8 +261,7 @@ impl Running {
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let log = std::fs::File::create(node.path("log")).unwrap();
         let all = [&["--admin-address", &admin], arguments].concat();
-        let plugin =
-            node.command(&all).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let plugin = node.command(&all).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Self { plugin, admin }
     }
 
@@ -292,25 +296,33 @@ fn a_plugin_whose_hardware_cannot_be_asked_runs_says_why_and_finds_it_later() {
     let mut machine = Machine::ascend_910c(1, 65536);
     machine.faults = vec![Fault { hang: true, ..fault("dcmi_init", None) }];
     let node = Node::start(&machine);
-    let library = node.path("late.so").display().to_string();
+    // The simulated driver is found from where its library lies.
+    let home = node.path("usr/local/dcmi");
+    let library = home.join("late.so").display().to_string();
     let mut plugin = Running::start(&node, &["--dcmi-library", &library]);
     let says = |plugin: &Running, word: &str| plugin.get("/readyz").is_some_and(|a| a.contains(word));
     plugin.until("no library", |p| says(p, "no DCMI library found"));
     assert!(plugin.get("/livez").unwrap().starts_with("HTTP/1.1 200"), "restarting would not help");
-    assert!(node.path("registry/vnpu.dev-reg.sock").exists() && node.path("plugins/vnpu.dev/dra.sock").exists());
+    assert!(
+        node.path("registry/vnpu.dev-reg.sock").exists() && node.path("plugins/vnpu.dev/dra.sock").exists()
+    );
 
     // An old one, then the right one whose driver hangs, then one that answers.
-    compile(node.dir.path(), "late.so", "int dcmi_init(void) { return 0; }");
+    compile(&home, "late.so", "int dcmi_init(void) { return 0; }");
     plugin.until("too old", |p| says(p, "is too old"));
-    let fresh = node.path("fresh.so");
+    let fresh = home.join("fresh.so");
     std::fs::copy(artefacts().lib.join("libdcmi.so"), &fresh).unwrap();
-    std::fs::rename(&fresh, node.path("late.so")).unwrap();
+    std::fs::rename(&fresh, &library).unwrap();
     plugin.until("hanging", |p| says(p, "dcmi_init does not return"));
     machine.faults.clear();
     node.change(&machine);
-    plugin.until("two chips", |p| p.get("/metrics").is_some_and(|a| a.contains("vnpu_chips{vendor=\"ascend\"} 2")));
+    plugin.until("two chips", |p| {
+        p.get("/metrics").is_some_and(|a| a.contains("vnpu_chips{vendor=\"ascend\"} 2"))
+    });
     let log = std::fs::read_to_string(node.path("log")).unwrap();
-    for word in ["no DCMI library found", "is too old, it lacks", "dcmi_init does not return", "hardware seen"] {
+    for word in
+        ["no DCMI library found", "is too old, it lacks", "dcmi_init does not return", "hardware seen"]
+    {
         assert!(log.contains(word), "no {word:?} in {log}");
     }
 }
