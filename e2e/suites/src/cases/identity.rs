@@ -1,7 +1,7 @@
 //! Devices are who they are by the hardware's own numbers, whatever comes and goes beside them, and a chip is
 //! never in two hands; and who may say what about them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,7 +9,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use vnpu_e2e_stack::{Card, Machine, MachineNode};
+use vnpu_e2e_stack::{Machine, MachineNode};
 
 use crate::case::Case;
 use crate::context::Context;
@@ -112,12 +112,11 @@ fn without(devices: &[(String, Value)], names: &[&str]) -> Vec<(String, Value)> 
     devices.iter().filter(|(name, _)| !names.contains(&name.as_str())).cloned().collect()
 }
 
-/// Takes die 1 of a card away and returns the card as it was.
-fn kill_die(machine: &mut Machine, card: i32) -> Option<Card> {
-    let found = machine.cards.iter_mut().find(|c| c.id == card)?;
-    let whole = found.clone();
-    found.dies.retain(|die| die.id != 1);
-    Some(whole)
+/// Takes die 1 of a card away.
+fn kill_die(machine: &mut Machine, card: i32) {
+    for card in machine.cards.iter_mut().filter(|c| c.id == card) {
+        card.dies.retain(|die| die.id != 1);
+    }
 }
 
 fn dead_die(context: &mut Context) -> Result<()> {
@@ -127,7 +126,7 @@ fn dead_die(context: &mut Context) -> Result<()> {
     let uid = context.claim_uid("holder")?;
 
     // One nobody uses.
-    change(context, &node, |machine| drop(kill_die(machine, 1)))?;
+    change(context, &node, |machine| kill_die(machine, 1))?;
     context.publishes("dead-die", &without(&published, &["module-1", "chip-1-1"]))?;
     // A neighbour of the dead one, and its living mate.
     context.hold("neighbour", "dead-die", &module_number("neighbour", 0))?;
@@ -136,7 +135,7 @@ fn dead_die(context: &mut Context) -> Result<()> {
     ensure!(mate == ["chip-1-0"], "a share of module 1 is on {mate:?}");
 
     // One in use: it stays, tainted, and so does what is on it.
-    change(context, &node, |machine| drop(kill_die(machine, 2)))?;
+    change(context, &node, |machine| kill_die(machine, 2))?;
     let affected = ["module-1", "chip-1-1", "module-2", "chip-2-1"];
     let mut now = Vec::new();
     let tainted = |devices: &[(String, Value)], name: &str| {
@@ -148,8 +147,7 @@ fn dead_die(context: &mut Context) -> Result<()> {
         Ok(tainted(&now, "module-2"))
     });
     waited.with_context(|| format!("published: {now:?}"))?;
-    let sorted =
-        |devices: Vec<(String, Value)>| devices.into_iter().collect::<std::collections::BTreeMap<_, _>>();
+    let sorted = |devices: Vec<(String, Value)>| devices.into_iter().collect::<BTreeMap<_, _>>();
     ensure!(
         sorted(without(&now, &affected)) == sorted(without(&published, &affected)),
         "another device changed: {now:?}"
@@ -160,10 +158,7 @@ fn dead_die(context: &mut Context) -> Result<()> {
     context.hold("last", "dead-die", &module_number("last", 3))?;
 
     // All back, as if nothing had been.
-    change(context, &node, |machine| {
-        let whole = Machine::ascend_910c(4, 65536);
-        machine.cards = whole.cards;
-    })?;
+    change(context, &node, |machine| *machine = Machine::ascend_910c(4, 65536))?;
     context.publishes("dead-die", &published)?;
     for pod in ["holder", "neighbour", "mate", "last"] {
         context.end(pod)?;

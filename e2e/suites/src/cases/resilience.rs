@@ -1,6 +1,8 @@
 //! Whatever is restarted, killed or wiped: pods that run go on running, under their quota, and the next ones
 //! start; nothing is left on the node that belongs to nobody.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use vnpu_e2e_stack::{Machine, MachineNode};
 
@@ -161,6 +163,14 @@ fn until(
     })
 }
 
+/// The identities of a node's slices: other ones are other objects.
+fn slices(context: &Context, node: &str) -> Result<BTreeSet<String>> {
+    let selector = format!("--field-selector=spec.nodeName={node},spec.driver=vnpu.dev");
+    let path = "jsonpath={.items[*].metadata.uid}";
+    let uids = context.cluster.kubectl_ok(&["get", "resourceslices", &selector, "-o", path])?;
+    Ok(uids.split_whitespace().map(str::to_owned).collect())
+}
+
 fn wiped_slices_come_back(context: &mut Context) -> Result<()> {
     let real = context.machine()?;
     let name = real.handle.name.as_str();
@@ -172,11 +182,14 @@ fn wiped_slices_come_back(context: &mut Context) -> Result<()> {
 
     // Of this one kubelet gives up 30 s after its connection broke.
     context.cluster.kill9_plugin(&other.handle)?;
+    let before = slices(context, name)?;
     context.cluster.restart_kubelet()?;
-    context.publishes(name, &on_real)?;
     context.hold("after", name, &share("after", "2Gi", 10))?;
     context.held_to("after", 2)?;
     context.publishes("wiped", &[])?;
+    context.publishes(name, &on_real)?;
+    let after = slices(context, name)?;
+    ensure!(before.is_disjoint(&after), "the starting kubelet wiped nothing: {before:?}, now {after:?}");
     context.cluster.relaunch_plugin(&other.handle)?;
     context.publishes("wiped", &on_other)?;
     context.hold("again", "wiped", &share("again", "2Gi", 10))
