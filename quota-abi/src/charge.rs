@@ -14,8 +14,20 @@ pub const GIGANTIC_UNIT: u64 = 1 << 30;
 /// Requests above this come from huge pages if the policy allows them.
 pub const HUGE_ABOVE: u64 = 1 << 20;
 
-/// What `aclrtMalloc` and `aclrtMallocCached` ask the runtime for when a program asks them for `size` bytes.
+/// What `aclrtMalloc` and `aclrtMallocCached` ask the runtime for when a program asks them for `size` bytes of
+/// `policy`: nothing more for pages of 1 GiB, where the padding would cost one.
+pub const fn padded_for(size: u64, policy: u32) -> u64 {
+    match Pages::from_policy(policy) {
+        Pages::Gigantic => size,
+        _ => padded(size),
+    }
+}
+
+/// As [`padded_for`] for all other pages; 0 stays 0, which the runtime refuses.
 pub const fn padded(size: u64) -> u64 {
+    if size == 0 {
+        return 0;
+    }
     match size.checked_next_multiple_of(32) {
         Some(aligned) => aligned.saturating_add(32),
         None => u64::MAX,
@@ -36,14 +48,30 @@ pub enum Pages {
 }
 
 impl Pages {
-    /// By the number of `aclrtMemMallocPolicy` (low 12 bits; `rtMallocPolicy` counts alike).
+    /// By the number of `aclrtMemMallocPolicy` (low 8 bits, above them is the kind of memory; `rtMallocPolicy`
+    /// counts alike).
     pub const fn from_policy(policy: u32) -> Self {
-        match policy & 0xfff {
+        match policy & 0xff {
             1 | 4 => Self::HugeOnly,
             2 | 5 => Self::NormalOnly,
             6..=9 => Self::Gigantic,
             _ => Self::HugeFirst,
         }
+    }
+}
+
+/// The `aclrtMemMallocPolicy` with the pages of an `rtMemType_t`, which carries them as bits beside the kind of
+/// memory: 11 and 14 huge only, 12 and 15 normal only, 16 and 17 of 1 GiB (the latter of each pair for other
+/// chips' access); anything else huge first.
+pub const fn policy_of_type(kind: u32) -> u32 {
+    if kind & 0x3_0000 != 0 {
+        6
+    } else if kind & 0x4800 != 0 {
+        1
+    } else if kind & 0x9000 != 0 {
+        2
+    } else {
+        0
     }
 }
 

@@ -51,6 +51,10 @@ pub(crate) struct Wish {
 /// An allocation; `out` is where the vendor's function puts the pointer or handle.
 pub(crate) fn alloc(real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
+    // Nothing asked for is nothing to account: some of the vendor's functions then succeed and write nothing.
+    if wish.size == 0 {
+        return real();
+    }
     let errno = Errno::save();
     let core = match core_library::get() {
         Core::Loaded(core) if !wish.exempt => core,
@@ -68,11 +72,24 @@ pub(crate) fn alloc(real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -
         Verdict::Pass => real(),
         Verdict::Denied => OUT_OF_MEMORY,
         Verdict::Granted => {
+            // What a call wrote is known only against something that it never writes: the place may hold the
+            // very address that comes back.
+            // SAFETY: the program's place for a pointer, which the vendor's function is to write.
+            let before = (!out.is_null()).then(|| unsafe { out.replace(core::ptr::null_mut()) });
             let code = real();
             let _errno = Errno::save();
-            let ok = code == 0 && !out.is_null();
-            // SAFETY: the vendor's function succeeded, so it wrote `out`.
-            let key = if ok { (unsafe { *out }) as u64 } else { 0 };
+            let mut key = 0;
+            if let Some(before) = before {
+                // SAFETY: as above.
+                let written = unsafe { *out };
+                if written.is_null() {
+                    // SAFETY: as above.
+                    unsafe { *out = before };
+                } else if code == 0 {
+                    key = written as u64;
+                }
+            }
+            let ok = key != 0;
             // SAFETY: the ticket of this reservation, settled once.
             unsafe { (core.settle)(&raw const ticket, wish.kind as u32, key, u32::from(ok)) };
             code
@@ -105,8 +122,8 @@ pub(crate) fn free(real: impl Fn() -> i32, key: *mut c_void, kind: KeyKind) -> i
 /// A question for free and total memory: the vendor's function is asked (it checks the arguments and the
 /// device), then the quota's numbers replace its own.
 pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) -> i32 {
-    let Some(_inside) = Inside::enter() else { return real() };
     let code = real();
+    let Some(_inside) = Inside::enter() else { return code };
     if code == 0 && !free.is_null() && !total.is_null() {
         let _errno = Errno::save();
         match core_library::get() {
@@ -122,10 +139,11 @@ pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) 
     code
 }
 
-/// A call that says that the process will use a device: it gets its slot now, so that the node sees it.
+/// A call that says that the process will use a device: it gets its slot now, so that the node sees it. The
+/// vendor's function runs outside the hook, since it calls the program back, which may allocate.
 pub(crate) fn attach(real: impl Fn() -> i32) -> i32 {
-    let Some(_inside) = Inside::enter() else { return real() };
     let code = real();
+    let Some(_inside) = Inside::enter() else { return code };
     if code == 0 {
         let _errno = Errno::save();
         if let Core::Loaded(core) = core_library::get() {

@@ -2,6 +2,11 @@
 //!
 //! `aclrt*Impl` sees every ACL call of all CANN generations, `rt*` and `rts*` see the direct users of libruntime
 //! (contracts: layering of CANN). Imports of others' memory are not hooked: the exporter has paid.
+//!
+//! Two things count too little or too much. A block that goes back to a memory pool is credited although the
+//! pool keeps its pages until it is trimmed. What a reset of the device frees is not credited before the process
+//! ends, because it is not certain that the runtime gives the memory back then (unverified); crediting memory
+//! that is still taken would hand out more than the chip has.
 #![allow(
     non_snake_case,
     non_upper_case_globals,
@@ -12,7 +17,7 @@
 
 use core::ffi::c_void;
 
-use vnpu_quota_abi::charge::padded;
+use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind};
 
 use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info};
@@ -94,26 +99,63 @@ fn memory(size: u64, policy: u32) -> Wish {
     Wish { size, policy, device: CURRENT_DEVICE, kind: KeyKind::Address, exempt: false }
 }
 
-/// Offsets in `aclrtPhysicalMemProp`: {handleType, allocationType, memAttr, location {id, type}, reserve}.
-const ACL_LOCATION_ID: usize = 12;
-const ACL_LOCATION_TYPE: usize = 16;
-/// Offsets in `rtDrvMemProp_t`: {side, devid, module_id, pg_type, mem_type, reserve}.
-const DRV_SIDE: usize = 0;
-const DRV_DEVICE: usize = 4;
+/// Memory of an `rtMemType_t`.
+fn typed(size: u64, kind: u32) -> Wish {
+    memory(size, policy_of_type(kind))
+}
 
-/// Physical memory. In both structures a side or type of 1 is the device, 0 the host.
-fn physical(size: usize, prop: *const c_void, side: usize, device: usize) -> Wish {
+/// Memory of a function that pads.
+fn padding(size: usize, policy: u32) -> Wish {
+    memory(padded_for(size as u64, policy), policy)
+}
+
+/// Where a structure that describes physical memory says what.
+struct Physical {
+    /// Offset of the side: 1 is the device, all else (0 host, 2 and 4 others of the host) not.
+    side: usize,
+    /// Offset of the device.
+    device: usize,
+    /// Offset of the kind of pages.
+    pages: usize,
+    /// The policy of a kind of pages.
+    policy: fn(u32) -> u32,
+}
+
+/// `aclrtPhysicalMemProp`: {handleType, allocationType, memAttr, location {id, type}, reserve}.
+const ACL: Physical = Physical { side: 16, device: 12, pages: 8, policy: policy_of_attribute };
+/// `rtDrvMemProp_t`: {side, devid, module_id, pg_type, mem_type, reserve}.
+const DRV: Physical = Physical { side: 0, device: 4, pages: 12, policy: policy_of_pages };
+
+/// Of `aclrtMemAttr`: the odd ones from 3 to 9 are normal pages, 10 and 11 of 1 GiB.
+fn policy_of_attribute(attribute: u32) -> u32 {
+    match attribute {
+        3 | 5 | 7 | 9 => 2,
+        10 | 11 => 6,
+        _ => 1,
+    }
+}
+
+/// Of the driver's page types: 0 normal, 1 huge, 2 of 1 GiB.
+fn policy_of_pages(pages: u32) -> u32 {
+    match pages {
+        0 => 2,
+        2 => 6,
+        _ => 1,
+    }
+}
+
+fn physical(size: usize, prop: *const c_void, at: &Physical) -> Wish {
     let word = |offset: usize| {
-        // SAFETY: the vendor's structure, larger than both offsets, aligned for 32-bit words.
+        // SAFETY: the vendor's structure, larger than all offsets, readable.
         unsafe { prop.cast::<u8>().add(offset).cast::<u32>().read_unaligned() }
     };
     let known = !prop.is_null();
     Wish {
         size: size as u64,
-        policy: HUGE_FIRST,
-        device: if known { word(device) as i32 } else { CURRENT_DEVICE },
+        policy: if known { (at.policy)(word(at.pages)) } else { HUGE_FIRST },
+        device: if known { word(at.device) as i32 } else { CURRENT_DEVICE },
         kind: KeyKind::Handle,
-        exempt: known && word(side) == 0,
+        exempt: known && word(at.side) != 1,
     }
 }
 
@@ -122,13 +164,13 @@ fn handle_of(out: *mut c_void) -> Out {
 }
 
 hooks! {
-    alloc aclrtMallocImpl(out: Out, size: usize, policy: u32) => out, memory(padded(size as u64), policy);
+    alloc aclrtMallocImpl(out: Out, size: usize, policy: u32) => out, padding(size, policy);
     alloc aclrtMallocAlign32Impl(out: Out, size: usize, policy: u32) => out, memory(size as u64, policy);
-    alloc aclrtMallocCachedImpl(out: Out, size: usize, policy: u32) => out, memory(padded(size as u64), policy);
+    alloc aclrtMallocCachedImpl(out: Out, size: usize, policy: u32) => out, padding(size, policy);
     alloc aclrtMallocWithCfgImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
     alloc aclrtMallocForTaskSchedulerImpl(out: Out, size: usize, policy: u32, config: Opaque) => out, memory(size as u64, policy);
     alloc aclrtMemAllocManagedImpl(out: Out, size: u64, flag: u32) => out, memory(size, HUGE_FIRST);
-    alloc aclrtMallocPhysicalImpl(handle: Opaque, size: usize, prop: *const c_void, flags: u64) => handle_of(handle), physical(size, prop, ACL_LOCATION_TYPE, ACL_LOCATION_ID);
+    alloc aclrtMallocPhysicalImpl(handle: Opaque, size: usize, prop: *const c_void, flags: u64) => handle_of(handle), physical(size, prop, &ACL);
     alloc aclrtMemPoolMallocAsyncImpl(out: Out, size: usize, pool: Opaque, stream: Opaque) => out, memory(size as u64, HUGE_FIRST);
     free aclrtFreeImpl(pointer: Opaque) => pointer, KeyKind::Address;
     free aclrtFreeWithDevSyncImpl(pointer: Opaque) => pointer, KeyKind::Address;
@@ -138,15 +180,16 @@ hooks! {
     info aclrtGetMemInfoImpl(attr: u32, free: *mut usize, total: *mut usize) => free, total;
     attach aclrtSetDeviceImpl(device: i32) => ;
 
-    alloc rtMalloc(out: Out, size: u64, kind: u32, module: u16) => out, memory(size, HUGE_FIRST);
-    alloc rtMallocCached(out: Out, size: u64, kind: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtMalloc(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
+    alloc rtMallocCached(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
     alloc rtDvppMalloc(out: Out, size: u64, module: u16) => out, memory(size, HUGE_FIRST);
-    alloc rtDvppMallocWithFlag(out: Out, size: u64, flag: u32, module: u16) => out, memory(size, HUGE_FIRST);
+    alloc rtDvppMallocWithFlag(out: Out, size: u64, flag: u32, module: u16) => out, typed(size, flag);
     alloc rtMemAllocManaged(out: Out, size: u64, flag: u32, module: u16) => out, memory(size, HUGE_FIRST);
     alloc rtMemAlloc(out: Out, size: u64, policy: u32, advise: u32, config: Opaque) => out, memory(size, policy);
     alloc rtsMalloc(out: Out, size: u64, policy: u32, advise: u32, config: Opaque) => out, memory(size, policy);
-    alloc rtMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, DRV_SIDE, DRV_DEVICE);
-    alloc rtsMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, DRV_SIDE, DRV_DEVICE);
+    alloc rtMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, &DRV);
+    alloc rtsMallocPhysical(handle: Opaque, size: usize, prop: *mut c_void, flags: u64) => handle_of(handle), physical(size, prop, &DRV);
+    alloc rtMemPoolMallocAsync(out: Out, size: u64, pool: Opaque, stream: Opaque) => out, memory(size, HUGE_FIRST);
     free rtFree(pointer: Opaque) => pointer, KeyKind::Address;
     free rtsFree(pointer: Opaque) => pointer, KeyKind::Address;
     free rtFreeWithDevSync(pointer: Opaque) => pointer, KeyKind::Address;
@@ -154,6 +197,7 @@ hooks! {
     free rtMemFreeManaged(pointer: Opaque) => pointer, KeyKind::Address;
     free rtFreePhysical(handle: Opaque) => handle, KeyKind::Handle;
     free rtsFreePhysical(handle: Opaque) => handle, KeyKind::Handle;
+    free rtMemPoolFreeAsync(pointer: Opaque, stream: Opaque) => pointer, KeyKind::Address;
     info rtMemGetInfo(free: *mut usize, total: *mut usize) => free, total;
     info rtMemGetInfoEx(kind: u32, free: *mut usize, total: *mut usize) => free, total;
     info rtsMemGetInfo(kind: u32, free: *mut usize, total: *mut usize) => free, total;

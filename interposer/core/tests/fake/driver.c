@@ -1,6 +1,7 @@
 /* A program under test: obeys commands on standard input, one answer line each. The first argument says how it
  * finds the runtime: linked, or looked up on a handle at one of three layers. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +20,8 @@ typedef int32_t (*malloc_t)(void **, size_t, uint32_t);
 typedef int32_t (*rt_malloc_t)(void **, uint64_t, uint32_t, uint16_t);
 typedef int32_t (*free_t)(void *);
 typedef int32_t (*info_t)(uint32_t, size_t *, size_t *);
+typedef int32_t (*pool_t)(void **, uint64_t, void *, void *);
+typedef int32_t (*pool_free_t)(void *, void *);
 typedef int32_t (*physical_t)(void **, size_t, const void *, uint64_t);
 
 static set_t set_device;
@@ -28,6 +32,8 @@ static free_t release;
 static info_t info;
 static physical_t physical;
 static free_t release_physical;
+static pool_t pool_malloc;
+static pool_free_t pool_free;
 
 #ifdef LINKED
 int32_t aclrtSetDevice(int32_t);
@@ -61,10 +67,12 @@ static void find(const char *how) {
         set_device = need(h, "aclrtSetDeviceImpl"); acl_malloc = need(h, "aclrtMallocAlign32Impl"); padding_malloc = need(h, "aclrtMallocImpl");
         release = need(h, "aclrtFreeImpl"); info = need(h, "aclrtGetMemInfoImpl");
         physical = need(h, "aclrtMallocPhysicalImpl"); release_physical = need(h, "aclrtFreePhysicalImpl");
+        pool_malloc = need(h, "aclrtMemPoolMallocAsyncImpl");
     } else {
         void *h = load("libruntime.so");
         set_device = need(h, "rtSetDevice"); rt_malloc = need(h, "rtMalloc");
         release = need(h, "rtFree"); info = need(h, "rtMemGetInfoEx");
+        pool_malloc = need(h, "rtMemPoolMallocAsync"); pool_free = need(h, "rtMemPoolFreeAsync");
     }
 #endif
 }
@@ -86,6 +94,37 @@ static void *churn(void *seed_) {
     return NULL;
 }
 
+static void *sleeper(void *unused) {
+    for (;;) sleep(1000);
+    return unused;
+}
+static int descriptors(void) {
+    int found = 0;
+    DIR *all = opendir("/proc/self/fd");
+    while (all != NULL && readdir(all) != NULL) found++;
+    if (all != NULL) closedir(all);
+    return found;
+}
+static int mappings(void) {
+    int found = 0;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) found++;
+    if (maps != NULL) fclose(maps);
+    return found;
+}
+static void *ask_loop(void *unused) {
+    for (;;) { void *none; take(&none, 1ULL << 40); }
+    return unused;
+}
+static void *hold_loop(void *unused) {
+    for (;;) {
+        void *mine = NULL, *none;
+        if (take(&mine, 1 << 20) == 0) { take(&none, 1ULL << 29); release(mine); }
+    }
+    return unused;
+}
+
 int main(int argc, char **argv) {
     char line[256];
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -93,8 +132,8 @@ int main(int argc, char **argv) {
     if (argc > 2) line[0] = 0;
     while (fgets(line, sizeof line, stdin) != NULL) {
         char word[32] = "";
-        unsigned long long number = 0;
-        sscanf(line, "%31s %llu", word, &number);
+        unsigned long long number = 0, second = 0;
+        sscanf(line, "%31s %llu %llu", word, &number, &second);
         if (strcmp(word, "device") == 0) {
             printf("%d\n", set_device((int32_t)number));
         } else if (strcmp(word, "alloc") == 0) {
@@ -120,9 +159,10 @@ int main(int argc, char **argv) {
             size_t left = 0, total = 0;
             int32_t code = info(1, &left, &total);
             printf("%d %zu %zu\n", code, left, total);
-        } else if (strcmp(word, "physical") == 0 || strcmp(word, "host") == 0) {
+        } else if (strcmp(word, "physical") == 0 || strcmp(word, "host") == 0 || strcmp(word, "numa") == 0) {
             struct { uint32_t handle, allocation, attr, id, type; uint64_t reserve; } prop = {0};
-            prop.type = word[0] == 'p';
+            prop.type = word[0] == 'p' ? 1 : word[0] == 'n' ? 4 : 0;
+            prop.attr = (uint32_t)second;
             void *handle = NULL;
             int32_t code = physical(&handle, number, &prop, 0);
             printf("%d\n", code);
@@ -151,6 +191,56 @@ int main(int argc, char **argv) {
             printf("ok\n");
             fflush(stdout);
             execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+        } else if (strcmp(word, "typed") == 0 || strcmp(word, "policy") == 0) {
+            /* The size, then the bits of the type or the policy. */
+            int32_t code = word[0] == 't' ? rt_malloc(&held[count], number, (uint32_t)second, 0)
+                                          : padding_malloc(&held[count], number, (uint32_t)second);
+            printf("%d\n", code);
+            if (code == 0) count++;
+        } else if (strcmp(word, "pool") == 0) {
+            int32_t code = pool_malloc(&held[count], number, NULL, NULL);
+            printf("%d\n", code);
+            if (code == 0) count++;
+        } else if (strcmp(word, "poolfree") == 0) {
+            printf("%d\n", pool_free(held[--count], NULL));
+        } else if (strcmp(word, "nothing") == 0) {
+            /* Nothing from the pool, into the place that has the last block's address. */
+            printf("%d\n", pool_malloc(&held[count - 1], 0, NULL, NULL));
+        } else if (strcmp(word, "limit") == 0) {
+            struct rlimit limit = {0};
+            getrlimit(RLIMIT_NOFILE, &limit);
+            limit.rlim_cur = number;
+            printf("%d\n", setrlimit(RLIMIT_NOFILE, &limit));
+        } else if (strcmp(word, "count") == 0) {
+            printf("%d\n", descriptors());
+        } else if (strcmp(word, "chain") == 0) {
+            /* Generations, each of which allocates; the last one says what it has open and mapped. */
+            fflush(stdout);
+            int generation = 0, parent = 0;
+            while (generation < (int)number) {
+                pid_t child = fork();
+                if (child != 0) { waitpid(child, NULL, 0); parent = 1; break; }
+                generation++;
+                void *own = NULL;
+                take(&own, 1 << 20);
+            }
+            if (!parent) { printf("%d %d\n", descriptors(), mappings()); fflush(stdout); }
+            if (generation > 0) _exit(0);
+        } else if (strcmp(word, "leave") == 0) {
+            /* Closes all files; the first thread ends, another one goes on. */
+            pthread_t other;
+            pthread_create(&other, NULL, sleeper, NULL);
+            for (int fd = 3; fd < 4096; fd++) close(fd);
+            printf("ok\n");
+            fflush(stdout);
+            pthread_exit(NULL);
+        } else if (strcmp(word, "press") == 0) {
+            /* Threads that are refused all the time, and some that hold a little now and then. */
+            for (int i = 0; i < 4; i++) {
+                pthread_t other;
+                pthread_create(&other, NULL, i % 2 ? hold_loop : ask_loop, NULL);
+            }
+            printf("ok\n");
         } else if (strcmp(word, "bench") == 0) {
             struct timespec from, to;
             void *one = NULL;

@@ -25,7 +25,16 @@ int32_t rtSetDevice(int32_t device) {
     current = device;
     return 0;
 }
-int32_t rtGetDevice(int32_t *device) { *device = current; return 0; }
+int32_t rtGetDevice(int32_t *device) {
+    if (getenv("FAKE_NO_DEVICE") != NULL) return 107002;
+    *device = current;
+    return 0;
+}
+int32_t rtGetDeviceCount(int32_t *count) {
+    uint32_t all[16];
+    *count = chips(all, 16);
+    return 0;
+}
 int32_t rtGetDevicePhyIdByIndex(uint32_t index, uint32_t *chip) {
     uint32_t all[16];
     if ((int)index >= chips(all, 16)) return 107001;
@@ -55,6 +64,12 @@ static int32_t give(void *pointer) {
     return 0;
 }
 int32_t rtMalloc(void **to, uint64_t size, uint32_t type, uint16_t module) { (void)type; (void)module; return take(to, size); }
+/* Pools: nothing asked for succeeds and writes nothing, as the vendor's layer above does it. */
+int32_t rtMemPoolMallocAsync(void **to, uint64_t size, void *pool, void *stream) {
+    (void)pool; (void)stream;
+    return size == 0 ? 0 : take(to, size);
+}
+int32_t rtMemPoolFreeAsync(void *pointer, void *stream) { (void)stream; return give(pointer); }
 int32_t rtFree(void *pointer) { return give(pointer); }
 struct prop { uint32_t side, device, module, page, memory; uint64_t reserve; };
 int32_t rtMallocPhysical(void **handle, size_t size, struct prop *prop, uint64_t flags) { (void)prop; (void)flags; return take(handle, size); }
