@@ -86,11 +86,12 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
         return Err(Denied);
     }
     let mut published = false;
+    let mut first_of_slot = false;
     for round in 0..ROUNDS {
         if !published {
             // SYNC POINT: published before the sum, see the module's header. The fence says so to loom too,
             // which takes a sequentially consistent access for an acquire-release one.
-            cell.reserved.fetch_add(request.bytes, Ordering::SeqCst);
+            first_of_slot = cell.reserved.fetch_add(request.bytes, Ordering::SeqCst) == 0;
             fence(Ordering::SeqCst);
             published = true;
         }
@@ -105,9 +106,10 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
             break;
         }
         // Only unfinished reservations stand against it. The lowest slot keeps its own and waits; all others
-        // step back, or they would go on denying each other what is free.
+        // step back, or they would go on denying each other what is free. Of several threads in that slot the
+        // one that came to an empty cell stays, else they would step back and come again in step.
         let stays = sum.first_in_flight == Some(request.slot)
-            && cell.reserved.load(Ordering::SeqCst) == request.bytes;
+            && (first_of_slot || cell.reserved.load(Ordering::SeqCst) == request.bytes);
         if !stays {
             subtract(&cell.reserved, request.bytes);
             published = false;
