@@ -1,4 +1,4 @@
-//! What stable Rust cannot say without std: weak references to the loader's functions, one thread-local counter,
+//! What stable Rust cannot say without std: weak references to functions that not every C library has, one thread-local counter,
 //! and a `dlsym` that can hand over to the real one without a frame of ours on the stack.
 //!
 //! Before glibc 2.34 the loader's functions live in libdl.so.2. A strong reference would keep every program that
@@ -11,6 +11,7 @@ use core::ffi::{c_char, c_int, c_void};
 global_asm!(
     ".weak dlopen",
     ".weak dlvsym",
+    ".weak secure_getenv",
     ".globl vnpu_address_of_dlopen",
     ".hidden vnpu_address_of_dlopen",
     ".type vnpu_address_of_dlopen,@function",
@@ -22,6 +23,12 @@ global_asm!(
     ".type vnpu_address_of_dlvsym,@function",
     "vnpu_address_of_dlvsym:",
     "mov rax, qword ptr [rip + dlvsym@GOTPCREL]",
+    "ret",
+    ".globl vnpu_address_of_secure_getenv",
+    ".hidden vnpu_address_of_secure_getenv",
+    ".type vnpu_address_of_secure_getenv,@function",
+    "vnpu_address_of_secure_getenv:",
+    "mov rax, qword ptr [rip + secure_getenv@GOTPCREL]",
     "ret",
     // Initial-exec: the library is in the process from its start, so its block is in the static area.
     ".section .tbss.vnpu_depth,\"awT\",@nobits",
@@ -45,6 +52,7 @@ global_asm!(
 global_asm!(
     ".weak dlopen",
     ".weak dlvsym",
+    ".weak secure_getenv",
     ".globl vnpu_address_of_dlopen",
     ".hidden vnpu_address_of_dlopen",
     ".type vnpu_address_of_dlopen,%function",
@@ -58,6 +66,13 @@ global_asm!(
     "vnpu_address_of_dlvsym:",
     "adrp x0, :got:dlvsym",
     "ldr x0, [x0, :got_lo12:dlvsym]",
+    "ret",
+    ".globl vnpu_address_of_secure_getenv",
+    ".hidden vnpu_address_of_secure_getenv",
+    ".type vnpu_address_of_secure_getenv,%function",
+    "vnpu_address_of_secure_getenv:",
+    "adrp x0, :got:secure_getenv",
+    "ldr x0, [x0, :got_lo12:secure_getenv]",
     "ret",
     ".section .tbss.vnpu_depth,\"awT\",%nobits",
     ".p2align 2",
@@ -81,6 +96,7 @@ global_asm!(
 unsafe extern "C" {
     fn vnpu_address_of_dlopen() -> *const c_void;
     fn vnpu_address_of_dlvsym() -> *const c_void;
+    fn vnpu_address_of_secure_getenv() -> *const c_void;
     fn vnpu_depth_address() -> *mut u32;
 }
 
@@ -102,6 +118,16 @@ pub(crate) fn dlvsym() -> Option<Dlvsym> {
     let address = unsafe { vnpu_address_of_dlvsym() };
     // SAFETY: what the dynamic linker resolved under this name has this type; null is `None`.
     unsafe { core::mem::transmute::<*const c_void, Option<Dlvsym>>(address) }
+}
+
+pub(crate) type SecureGetenv = unsafe extern "C" fn(*const c_char) -> *const c_char;
+
+/// The C library's `secure_getenv`, which musl has from 1.1.24 on.
+pub(crate) fn secure_getenv() -> Option<SecureGetenv> {
+    // SAFETY: reads one word of our own global offset table.
+    let address = unsafe { vnpu_address_of_secure_getenv() };
+    // SAFETY: what the dynamic linker resolved under this name has this type; null is `None`.
+    unsafe { core::mem::transmute::<*const c_void, Option<SecureGetenv>>(address) }
 }
 
 /// How many of our hooks the calling thread is in.

@@ -2,7 +2,7 @@
 //! process that is in no claim.
 
 use core::ffi::{c_char, c_void};
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use vnpu_quota_abi::table::{CORE_ENTRY, CoreEntry, CoreTable, FrontTable, TABLE_VERSION};
 
@@ -13,6 +13,8 @@ use crate::{elf, real};
 
 const CORE: &[u8] = b"libvnpu_core.so\0";
 const DEFAULT_DIR: &[u8] = b"/run/vnpu";
+/// Where containers with claims have both files, and nothing else has.
+const CONTAINER_LIBRARIES: &[u8] = b"/run/vnpu/lib/";
 const DIR_VARIABLE: &[u8] = b"VNPU_REGION_DIR\0";
 
 /// What stands behind the hooks.
@@ -26,9 +28,13 @@ pub(crate) enum Core {
     Missing,
 }
 
+/// Calls between tries to load a back end that could not be loaded, once they are rare.
+const RETRY_EVERY: u32 = 1024;
+
 static TABLE: AtomicPtr<CoreTable> = AtomicPtr::new(core::ptr::null_mut());
 static NOT_NEEDED: AtomicBool = AtomicBool::new(false);
-static MISSING: AtomicBool = AtomicBool::new(false);
+// Calls since the back end could not be had.
+static MISSES: AtomicU32 = AtomicU32::new(0);
 static FRONT: FrontTable =
     FrontTable { version: TABLE_VERSION, size: size_of::<FrontTable>() as u32, resolve };
 
@@ -47,18 +53,21 @@ pub(crate) fn get() -> Core {
     if NOT_NEEDED.load(Ordering::Relaxed) {
         return Core::NotNeeded;
     }
-    if MISSING.load(Ordering::Relaxed) {
-        return Core::Missing;
-    }
-    if !in_a_claim() {
+    let misses = MISSES.load(Ordering::Relaxed);
+    if misses == 0 && !in_a_claim() {
         NOT_NEEDED.store(true, Ordering::Relaxed);
         return Core::NotNeeded;
+    }
+    // A lack of descriptors or memory passes: tried again, ever less often.
+    if misses != 0 && !(misses.is_power_of_two() || misses.is_multiple_of(RETRY_EVERY)) {
+        MISSES.fetch_add(1, Ordering::Relaxed);
+        return Core::Missing;
     }
     if let Some(table) = load() {
         TABLE.store(core::ptr::from_ref(table).cast_mut(), Ordering::Release);
         return Core::Loaded(table);
     }
-    if !MISSING.swap(true, Ordering::Relaxed) {
+    if MISSES.fetch_add(1, Ordering::Relaxed) == 0 {
         log(b"vnpu: libvnpu_core.so beside libvnpu.so cannot be loaded or is of another version; \
               device memory is refused to this process\n");
     }
@@ -66,6 +75,12 @@ pub(crate) fn get() -> Core {
 }
 
 fn in_a_claim() -> bool {
+    let mut own = [0_u8; 4096];
+    let len = elf::own_path(&mut own);
+    // A container that shows no claim has lost it: the back end says so and refuses.
+    if own.get(..len).is_some_and(|path| path.starts_with(CONTAINER_LIBRARIES)) {
+        return true;
+    }
     let named = environment(DIR_VARIABLE);
     let dir = named.unwrap_or(DEFAULT_DIR);
     let mut path = [0_u8; 4096];

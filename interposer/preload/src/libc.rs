@@ -12,7 +12,6 @@ pub(crate) type DlIterateCallback = unsafe extern "C" fn(*mut c_void, usize, *mu
 
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
-    fn secure_getenv(name: *const c_char) -> *const c_char;
     fn access(path: *const c_char, mode: c_int) -> c_int;
     fn write(fd: c_int, from: *const c_void, len: usize) -> isize;
     fn abort() -> !;
@@ -62,7 +61,7 @@ pub(crate) unsafe fn bytes<'a>(text: *const c_char) -> &'a [u8] {
 pub(crate) fn environment(name: &'static [u8]) -> Option<&'static [u8]> {
     debug_assert!(name.last() == Some(&0));
     // SAFETY: `name` is zero-terminated.
-    let value = unsafe { secure_getenv(name.as_ptr().cast()) };
+    let value = unsafe { crate::asm::secure_getenv()?(name.as_ptr().cast()) };
     // SAFETY: values are zero-terminated; whoever changes the environment while others read breaks every program.
     (!value.is_null()).then(|| unsafe { bytes(value) })
 }
