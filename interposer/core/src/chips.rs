@@ -19,6 +19,8 @@ pub(crate) struct Chips {
     functions: OnceLock<Functions>,
     // Chip + 1 by user device number; 0: not asked yet.
     known: [AtomicU64; REMEMBERED],
+    // How many devices the process sees, + 1; 0: not asked yet.
+    count: AtomicU64,
 }
 
 #[derive(Default)]
@@ -27,25 +29,22 @@ struct Functions {
     to_logic: Option<Signed>,
     to_chip: Option<Unsigned>,
     to_chip_signed: Option<Signed>,
+    count: Option<Current>,
 }
 
 impl Chips {
     pub(crate) fn new() -> Self {
-        Self { functions: OnceLock::new(), known: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            functions: OnceLock::new(),
+            known: std::array::from_fn(|_| AtomicU64::new(0)),
+            count: AtomicU64::new(0),
+        }
     }
 
     /// The physical number of `device` (the caller's number), or of the current one when negative; `None` when
     /// the runtime does not say.
     pub(crate) fn physical(&self, front: &FrontTable, device: i32) -> Option<u32> {
-        let functions = match self.functions.get() {
-            Some(functions) => functions,
-            None => {
-                let found = Functions::find(front);
-                // Nothing found may only mean that the runtime is not loaded yet: asked again next time.
-                found.current?;
-                self.functions.get_or_init(|| found)
-            }
-        };
+        let functions = self.functions(front)?;
         let user = if device >= 0 { device } else { functions.current()? };
         let place = usize::try_from(user).ok().and_then(|i| self.known.get(i));
         if let Some(known) = place.map(|p| p.load(Ordering::Relaxed)).filter(|known| *known != 0) {
@@ -56,6 +55,33 @@ impl Chips {
             place.store(u64::from(chip) + 1, Ordering::Relaxed);
         }
         Some(chip)
+    }
+
+    /// How many devices this process sees; `None` when the runtime does not say.
+    pub(crate) fn visible(&self, front: &FrontTable) -> Option<u32> {
+        let known = self.count.load(Ordering::Relaxed);
+        if known != 0 {
+            return u32::try_from(known - 1).ok();
+        }
+        let count = self.functions(front)?.count()?;
+        self.count.store(u64::from(count) + 1, Ordering::Relaxed);
+        Some(count)
+    }
+
+    /// Whether one of the devices that this process sees has this physical number.
+    pub(crate) fn sees(&self, front: &FrontTable, chip: u32) -> bool {
+        let count = self.visible(front).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+        (0..count).any(|device| self.physical(front, device) == Some(chip))
+    }
+
+    fn functions(&self, front: &FrontTable) -> Option<&Functions> {
+        if let Some(functions) = self.functions.get() {
+            return Some(functions);
+        }
+        let found = Functions::find(front);
+        // Nothing found may only mean that the runtime is not loaded yet: asked again next time.
+        found.current?;
+        Some(self.functions.get_or_init(|| found))
     }
 }
 
@@ -83,6 +109,8 @@ impl Functions {
                     .map(|f| std::mem::transmute::<*mut c_void, Unsigned>(f)),
                 to_chip_signed: first(&[c"rtsGetPhyDevIdByLogicDevId", c"aclrtGetPhyDevIdByLogicDevIdImpl"])
                     .map(|f| std::mem::transmute::<*mut c_void, Signed>(f)),
+                count: first(&[c"rtGetDeviceCount", c"aclrtGetDeviceCountImpl"])
+                    .map(|f| std::mem::transmute::<*mut c_void, Current>(f)),
             }
         }
     }
@@ -92,6 +120,13 @@ impl Functions {
         // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { self.current?(&raw mut device) };
         (code == 0 && device >= 0).then_some(device)
+    }
+
+    fn count(&self) -> Option<u32> {
+        let mut count = -1;
+        // SAFETY: as above.
+        let code = unsafe { self.count?(&raw mut count) };
+        if code == 0 { u32::try_from(count).ok() } else { None }
     }
 
     fn chip(&self, user: i32) -> Option<u32> {

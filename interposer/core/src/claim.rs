@@ -1,26 +1,31 @@
 //! One claim in this process: its two regions, and our slot in its ledger.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vnpu_quota_abi::ledger::{self, Request, Sum};
 use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValues};
 use vnpu_quota_abi::slot::{self, FREE, REAPING, SlotCell, SlotTable};
 use vnpu_quota_abi::view::{QuotaView, UsageView};
 
-use crate::map::{self, Opened};
-use crate::{liveness, log};
+use crate::map::{File, Region};
+use crate::rate::Rate;
+use crate::{incarnation, liveness, log};
 
 /// A claim of this process.
 pub(crate) struct Claim {
     chips: Vec<u32>,
+    closed: bool,
     quota: QuotaView,
     usage: UsageView,
     path: PathBuf,
-    file: Opened,
-    // Behind `file.fd` unless the program closed it: then another one.
-    fd: AtomicI32,
+    file: File,
+    // Whether the record lock of our slot is ours as far as we know.
+    locked: AtomicBool,
     slot: usize,
+    looks: Rate,
+    // Behind the views.
+    _regions: [Region; 2],
 }
 
 /// A claim whose regions cannot be used.
@@ -38,13 +43,19 @@ pub(crate) struct Identity {
     pub(crate) namespace: u32,
 }
 
+/// How long a thread waits for another one that takes or reaps slots.
+const TURN_MILLISECONDS: u32 = 2000;
+
 impl Claim {
     /// Takes part in the claim whose regions are in `dir`.
     pub(crate) fn attach(dir: &Path, identity: Identity) -> Result<Self, Broken> {
         let quota_path = dir.join("quota");
-        let quota = map::open(&quota_path, false)
-            .and_then(|file| map::map(file, false))
-            .and_then(|map| QuotaView::open(map).map_err(|e| e.words().to_owned()))
+        let (quota_region, quota) = File::open(&quota_path, false)
+            .and_then(|file| Region::map(&file, false))
+            .and_then(|region| match QuotaView::open(region.mapping()) {
+                Ok(view) => Ok((region, view)),
+                Err(e) => Err(e.words().to_owned()),
+            })
             .map_err(|problem| {
                 complain(&quota_path, &problem, true);
                 Broken { chips: None, closed: true }
@@ -62,15 +73,24 @@ impl Claim {
             complain(&path, problem, closed);
             Broken { chips: Some(chips.clone()), closed }
         };
-        let file = map::open(&path, true).map_err(|e| broken(&e))?;
-        let usage = map::map(file, true)
-            .and_then(|map| UsageView::open(map).map_err(|e| e.words().to_owned()))
-            .map_err(|e| broken(&e))?;
+        let file = File::open(&path, true).map_err(|e| broken(&e))?;
+        let region = Region::map(&file, true).map_err(|e| broken(&e))?;
+        let usage = UsageView::open(region.mapping()).map_err(|e| broken(e.words()))?;
         if usage.devices() != quota.devices() {
             return Err(broken("it has another number of chips than the quota"));
         }
-        let mut claim =
-            Self { chips, quota, usage, path, file, fd: AtomicI32::new(file.fd), slot: usize::MAX };
+        let mut claim = Self {
+            chips,
+            closed,
+            quota,
+            usage,
+            path,
+            file,
+            locked: AtomicBool::new(false),
+            slot: usize::MAX,
+            looks: Rate::new(),
+            _regions: [quota_region, region],
+        };
         if !claim.take_slot(identity) {
             log::once(
                 log::Kind::Slots,
@@ -81,7 +101,7 @@ impl Claim {
                     policy_words(closed),
                 ),
             );
-            return Err(Broken { chips: Some(claim.chips), closed });
+            return Err(Broken { chips: Some(std::mem::take(&mut claim.chips)), closed });
         }
         Ok(claim)
     }
@@ -89,13 +109,14 @@ impl Claim {
     /// Takes the first free slot; only when there is none, dead processes' slots are given back first, so that
     /// the start of a process does not get slower with the number of its neighbours.
     fn take_slot(&mut self, identity: Identity) -> bool {
-        self.drop_own_past(identity);
+        let Some(_turn) = incarnation::slots_turn(TURN_MILLISECONDS) else { return false };
+        let Some(fd) = self.file.fd() else { return false };
+        self.drop_own_past(fd, identity);
         // More than once: between the look and the lock another process may have come.
         for round in 0..3 {
             if round > 0 {
-                self.reap(identity);
+                self.reap_slots(fd, identity);
             }
-            let fd = self.fd();
             for i in 0..self.usage.capacity() {
                 let free = self.usage.head(i).is_some_and(|h| h.owner.load(Ordering::SeqCst) == FREE);
                 if !free || !liveness::lock(fd, i) {
@@ -103,6 +124,7 @@ impl Claim {
                 }
                 if slot::claim(&self.usage, i, identity.owner, identity.namespace) {
                     self.slot = i;
+                    self.locked.store(true, Ordering::Relaxed);
                     return true;
                 }
                 liveness::unlock(fd, i);
@@ -111,31 +133,37 @@ impl Claim {
         false
     }
 
-    /// A slot with our own owner word is of the program that executed this one: its memory is gone.
-    fn drop_own_past(&self, identity: Identity) {
-        for i in 0..self.usage.high_water().min(self.usage.capacity()) {
-            let Some(head) = self.usage.head(i) else { break };
-            let same = head.owner.load(Ordering::SeqCst) == identity.owner
-                && head.pidns_inode.load(Ordering::Relaxed) == identity.namespace;
-            if same && slot::begin_reap(&self.usage, i, identity.owner) {
-                slot::finish_reap(&self.usage, i);
-            }
+    /// A slot with our own owner word is of the program that executed this one: its memory is gone. Without a
+    /// known namespace the word says too little: it may be a process of another container.
+    fn drop_own_past(&self, fd: i32, identity: Identity) {
+        if identity.namespace == 0 {
+            return;
         }
+        self.reap_where(fd, |owner, namespace| owner == identity.owner && namespace == identity.namespace);
     }
 
     /// Gives back slots of processes that are dead beyond doubt; the node agent judges the others.
-    pub(crate) fn reap(&self, identity: Identity) {
-        let fd = self.fd();
+    fn reap_slots(&self, fd: i32, identity: Identity) {
+        self.reap_where(fd, |owner, namespace| {
+            owner == REAPING
+                || namespace != 0
+                    && namespace == identity.namespace
+                    && !liveness::lives(owner, self.file.inode())
+        });
+    }
+
+    /// Gives back the slots, other than ours, that nobody holds the lock of and whose owner and namespace are
+    /// `dead`. The caller has the turn.
+    fn reap_where(&self, fd: i32, dead: impl Fn(u64, u32) -> bool) {
         for i in 0..self.usage.high_water().min(self.usage.capacity()) {
             let Some(head) = self.usage.head(i) else { break };
-            let owner = head.owner.load(Ordering::SeqCst);
-            if owner == FREE || i == self.slot || !liveness::lock(fd, i) {
+            if head.owner.load(Ordering::SeqCst) == FREE || i == self.slot || !liveness::lock(fd, i) {
                 continue;
             }
-            // We hold the lock: the owner died, closed the file, or executed another program.
-            let namespace = head.pidns_inode.load(Ordering::Relaxed);
-            let dead = owner == REAPING
-                || namespace == identity.namespace && !liveness::lives(owner, self.file.inode);
+            // We hold the lock: the owner died, closed the file, or executed another program. Who it is counts
+            // from now on only; before the lock the slot may have changed hands.
+            let owner = head.owner.load(Ordering::SeqCst);
+            let dead = owner != FREE && dead(owner, head.pidns_inode.load(Ordering::Relaxed));
             if dead && (owner == REAPING || slot::begin_reap(&self.usage, i, owner)) {
                 slot::finish_reap(&self.usage, i);
             }
@@ -143,25 +171,26 @@ impl Claim {
         }
     }
 
-    /// The descriptor of the usage file, opened again (and our lock taken again) if the program closed it.
-    fn fd(&self) -> i32 {
-        let fd = self.fd.load(Ordering::Relaxed);
-        let same = |fd| {
-            map::identity(fd)
-                .is_some_and(|(device, inode, _)| (device, inode) == (self.file.device, self.file.inode))
-        };
-        if same(fd) {
-            return fd;
+    /// Gives back dead processes' slots, unless another thread is at it for too long.
+    fn reap(&self, identity: Identity) {
+        let Some(_turn) = incarnation::slots_turn(TURN_MILLISECONDS) else { return };
+        if let Some(fd) = self.fd() {
+            self.reap_slots(fd, identity);
         }
-        let Ok(again) = map::open(&self.path, true) else { return fd };
-        if (again.device, again.inode) != (self.file.device, self.file.inode) {
-            return fd;
+    }
+
+    /// The descriptor of the usage file, opened again (and our lock taken again) if the program closed it. The
+    /// caller has the turn.
+    fn fd(&self) -> Option<i32> {
+        let fd = self.file.fd().or_else(|| {
+            self.locked.store(false, Ordering::Relaxed);
+            self.file.reopen(&self.path)
+        })?;
+        // Fails while a reaper looks at our slot: then once more next time.
+        if !self.locked.load(Ordering::Relaxed) && liveness::lock(fd, self.slot) {
+            self.locked.store(true, Ordering::Relaxed);
         }
-        self.fd.store(again.fd, Ordering::Relaxed);
-        if self.slot != usize::MAX {
-            liveness::lock(again.fd, self.slot);
-        }
-        again.fd
+        Some(fd)
     }
 
     /// The claim's index of the chip with this physical number.
@@ -169,9 +198,14 @@ impl Claim {
         self.chips.iter().position(|c| *c == chip)
     }
 
-    /// How many chips the claim has.
-    pub(crate) fn devices(&self) -> usize {
-        self.chips.len()
+    /// The physical numbers of its chips.
+    pub(crate) fn chips(&self) -> &[u32] {
+        &self.chips
+    }
+
+    /// Whether allocations are refused that cannot be accounted.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// The limits on one chip as they are now; `None` when they cannot be read.
@@ -208,6 +242,13 @@ impl Claim {
         }
     }
 
+    /// Counts an allocation that went round the ledger.
+    pub(crate) fn count_unhooked(&self, device: usize) {
+        if let Some(counters) = self.usage.device(device) {
+            counters.unhooked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a free of something that the ledger does not know.
     pub(crate) fn count_unknown_free(&self, device: usize) {
         if let Some(counters) = self.usage.device(device) {
@@ -217,7 +258,10 @@ impl Claim {
 
     /// The quota and what counts against it on one chip.
     pub(crate) fn numbers(&self, device: usize, identity: Identity) -> Option<(u64, u64)> {
-        self.reap(identity);
+        // A program may ask in a loop; a dead neighbour's bytes are then given back a little later.
+        if self.looks.allows() {
+            self.reap(identity);
+        }
         let quota = self.quota(device)?;
         let sum: Sum = ledger::sum(&self.usage, device);
         Some((quota.memory, sum.used(quota.flags & CHARGE_OVERHEAD != 0)))

@@ -57,7 +57,9 @@ fn kind_of(raw: u32) -> KeyKind {
 
 unsafe extern "C" fn attach() {
     guarded((), || {
-        process();
+        if let Some(process) = process() {
+            process.retry();
+        }
     });
 }
 

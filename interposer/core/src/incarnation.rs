@@ -10,14 +10,43 @@ use crate::process::Process;
 
 #[repr(C)]
 struct Page {
-    // In the page, so that a child never inherits it held.
+    // Both in the page, so that a child never inherits them held.
     attaching: AtomicU32,
+    reaping: AtomicU32,
     process: AtomicPtr<Process>,
 }
 
 const PAGE_SIZE: usize = 65536;
 
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(std::ptr::null_mut());
+// Not in the page: a child finds its parent's process here and drops what it inherited with it.
+static LATEST: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+
+/// A right that one thread of the process has at a time; given back on drop, by a panic too.
+pub(crate) struct Turn(&'static AtomicU32);
+
+impl Turn {
+    fn take(word: &'static AtomicU32) -> Option<Self> {
+        word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Self(word))
+    }
+
+    /// Bounded, because a hook never hangs.
+    fn wait(word: &'static AtomicU32, milliseconds: u32) -> Option<Self> {
+        for _ in 0..milliseconds {
+            if let Some(turn) = Self::take(word) {
+                return Some(turn);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Self::take(word)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
 
 /// The process, attached if it is not; `None` when that cannot be done (no memory, or another thread is at it
 /// for seconds).
@@ -29,24 +58,22 @@ pub(crate) fn current(front: &'static FrontTable) -> Option<&'static Process> {
     if let Some(process) = unsafe { known.as_ref() } {
         return Some(process);
     }
-    // Attaching takes a millisecond; the wait is bounded because a hook never hangs.
-    for _ in 0..2000 {
-        if page.attaching.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            let known = page.process.load(Ordering::Acquire);
-            let process = if known.is_null() {
-                let process = Box::into_raw(Box::new(Process::attach(front)));
-                page.process.store(process, Ordering::Release);
-                process
-            } else {
-                known
-            };
-            page.attaching.store(0, Ordering::Release);
-            // SAFETY: leaked above or by another thread.
-            return unsafe { process.as_ref() };
+    // Attaching takes a millisecond.
+    let _turn = Turn::wait(&page.attaching, 2000)?;
+    let mut process = page.process.load(Ordering::Acquire);
+    if process.is_null() {
+        let inherited = LATEST.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        if !inherited.is_null() {
+            // SAFETY: leaked by an ancestor; nobody in this process has seen it. Its descriptors must go before
+            // we take locks: closing one drops all locks that this process has on the file.
+            drop(unsafe { Box::from_raw(inherited) });
         }
-        std::thread::sleep(Duration::from_millis(1));
+        process = Box::into_raw(Box::new(Process::attach(front)));
+        page.process.store(process, Ordering::Release);
+        LATEST.store(process, Ordering::Release);
     }
-    None
+    // SAFETY: leaked above or by another thread.
+    unsafe { process.as_ref() }
 }
 
 /// The process if it is attached already.
@@ -55,6 +82,17 @@ pub(crate) fn attached() -> Option<&'static Process> {
     let page = unsafe { PAGE.load(Ordering::Acquire).as_ref() }?;
     // SAFETY: null or a leaked process.
     unsafe { page.process.load(Ordering::Acquire).as_ref() }
+}
+
+/// The right to attach to claims, if no other thread has it.
+pub(crate) fn attach_turn() -> Option<Turn> {
+    Turn::take(&page()?.attaching)
+}
+
+/// The right to take and reap slots. Record locks do not keep threads of one process from each other: both have
+/// a lock that one took, and both lose it when one gives it back. Waits at most so long.
+pub(crate) fn slots_turn(milliseconds: u32) -> Option<Turn> {
+    Turn::wait(&page()?.reaping, milliseconds)
 }
 
 fn page() -> Option<&'static Page> {
@@ -105,5 +143,6 @@ unsafe extern "C" fn wipe() {
     if let Some(page) = unsafe { PAGE.load(Ordering::Relaxed).as_ref() } {
         page.process.store(std::ptr::null_mut(), Ordering::Relaxed);
         page.attaching.store(0, Ordering::Relaxed);
+        page.reaping.store(0, Ordering::Relaxed);
     }
 }

@@ -10,5 +10,6 @@ mod log;
 mod map;
 mod pointers;
 mod process;
+mod rate;
 
 pub use entry::vnpu_core_entry;

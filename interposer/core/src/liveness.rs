@@ -29,7 +29,8 @@ fn set(fd: i32, byte: usize, kind: i32) -> bool {
 
 /// This process in an owner word. A `/proc` that is not mounted leaves the start time 0.
 pub(crate) fn own_word() -> u64 {
-    owner_word(std::process::id(), starttime("self").unwrap_or(0))
+    let stat = fs::read_to_string("/proc/self/stat").ok();
+    owner_word(std::process::id(), stat.as_deref().and_then(Stat::parse).map_or(0, |s| s.starttime))
 }
 
 /// The inode number of our PID namespace, 0 when unknown.
@@ -40,28 +41,92 @@ pub(crate) fn own_namespace() -> u32 {
         .unwrap_or(0)
 }
 
-/// Whether a process of our PID namespace with this owner word lives and has the file `inode` mapped. One that
-/// we may not look into counts as having it: its bytes are the node agent's to judge.
+/// Whether a process of our PID namespace with this owner word lives and may hold device memory for the ledger
+/// `inode`. One that we may not look into counts as living: its bytes are the node agent's to judge.
 pub(crate) fn lives(owner: u64, inode: u64) -> bool {
     let pid = owner_pid(owner).to_string();
-    if starttime(&pid).is_none_or(|t| (t & 0xffff_ffff) as u32 != owner_starttime(owner)) {
-        return false;
+    let look = || -> Life {
+        match fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => life(&stat, owner_starttime(owner), || threads(&pid)),
+            // A `/proc` may hide the processes of other users.
+            Err(_) if exists(owner_pid(owner)) => Life::Holds,
+            Err(_) => Life::Gone,
+        }
+    };
+    match look() {
+        Life::Gone => return false,
+        Life::Holds => return true,
+        Life::Runs => (),
     }
     match fs::read_to_string(format!("/proc/{pid}/maps")) {
-        Ok(maps) => maps
-            .lines()
-            .any(|line| line.split_whitespace().nth(4).and_then(|i| i.parse().ok()) == Some(inode)),
+        Ok(maps) if maps_inode(&maps, inode) => true,
+        // Either it executed another program, or it has begun to die since: asked again.
+        Ok(_) => look() == Life::Holds,
         Err(_) => true,
     }
 }
 
-fn starttime(process: &str) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The program's name in parentheses may hold anything; fields count from behind it. A zombie holds nothing.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
+/// How alive a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It ended: its device files are released.
+    Gone,
+    /// It is dying, or only its first thread has ended: its memory is still mapped on the device.
+    Holds,
+    /// It runs.
+    Runs,
+}
+
+/// Judges the text of `/proc/<pid>/stat`; `threads` counts the entries of its `task` directory.
+pub(crate) fn life(stat: &str, starttime: u32, threads: impl FnOnce() -> usize) -> Life {
+    let Some(stat) = Stat::parse(stat) else { return Life::Holds };
+    if (stat.starttime & 0xffff_ffff) as u32 != starttime {
+        return Life::Gone;
     }
-    fields.nth(18)?.parse().ok()
+    match stat.state {
+        b'X' | b'x' => Life::Gone,
+        // A first thread that ended is shown like this although the others run.
+        b'Z' if threads() > 1 => Life::Holds,
+        b'Z' => Life::Gone,
+        // A dying process loses its mappings and its locks first, then closes the device, and then is a zombie.
+        _ if stat.flags & PF_EXITING != 0 => Life::Holds,
+        _ => Life::Runs,
+    }
+}
+
+/// Bit of the kernel's task flags: it is on its way out (`include/linux/sched.h`).
+const PF_EXITING: u64 = 4;
+
+struct Stat {
+    state: u8,
+    flags: u64,
+    starttime: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Self> {
+        // The program's name in parentheses may hold anything; fields count from behind it.
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
+        // Fields 9 and 22; the state was 3.
+        let flags = fields.nth(5)?.parse().ok()?;
+        let starttime = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, flags, starttime })
+    }
+}
+
+fn threads(pid: &str) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+fn exists(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: signal 0 is sent to nobody; it asks only.
+    pid > 0
+        && (unsafe { libc::kill(pid, 0) } == 0
+            || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+}
+
+fn maps_inode(maps: &str, inode: u64) -> bool {
+    maps.lines().any(|line| line.split_whitespace().nth(4).and_then(|i| i.parse().ok()) == Some(inode))
 }

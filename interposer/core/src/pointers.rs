@@ -97,6 +97,22 @@ impl Pointers {
     }
 }
 
+impl Drop for Pointers {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            // One that was locked when this process was forked may be half changed: left alone.
+            if *shard.locked.get_mut() {
+                continue;
+            }
+            let table = shard.table.get_mut();
+            if table.capacity != 0 {
+                // SAFETY: our own mapping of that size, referenced by nothing else.
+                unsafe { libc::munmap(table.places.cast(), table.capacity * size_of::<Place>()) };
+            }
+        }
+    }
+}
+
 fn hash(key: u64) -> u64 {
     // Addresses differ in their middle bits; a multiplication by an odd constant spreads them over the top.
     (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -3,29 +3,45 @@
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vnpu_quota_abi::charge::{Pages, charged};
 use vnpu_quota_abi::ledger;
-use vnpu_quota_abi::table::{FrontTable, KeyKind, Ticket, Verdict};
+use vnpu_quota_abi::table::{CURRENT_DEVICE, FrontTable, KeyKind, Ticket, Verdict};
 
 use crate::chips::Chips;
 use crate::claim::{Broken, Claim, Identity};
 use crate::pointers::{Block, Pointers};
-use crate::{liveness, log};
+use crate::rate::Backoff;
+use crate::{incarnation, liveness, log};
 
-/// Where regions are in a container; `VNPU_REGION_DIR` overrides it for `vnpu run`.
-const DEFAULT_DIR: &str = "/run/vnpu";
+/// Where regions are in a container. Elsewhere (`vnpu run`) `VNPU_REGION_DIR` says it; in a container nobody may
+/// say otherwise.
+const CONTAINER_DIR: &str = "/run/vnpu";
+/// Is there in a container with claims, and nowhere else.
+const CONTAINER_LIBRARY: &str = "/run/vnpu/lib/libvnpu.so";
 
 /// One process, from its first hooked call to its end; a forked child is another one.
 pub(crate) struct Process {
     front: &'static FrontTable,
     incarnation: u64,
     identity: Identity,
-    claims: Vec<Claim>,
-    broken: Vec<Broken>,
+    // Unset as long as the list of claims cannot be read.
+    places: OnceLock<Vec<Place>>,
+    whole: AtomicBool,
+    retry: Backoff,
     chips: Chips,
     pointers: Pointers,
+}
+
+/// One claim of the container.
+struct Place {
+    dir: PathBuf,
+    // Set at the first try that succeeds, and never again.
+    claim: OnceLock<Claim>,
+    // Why the first try failed; means nothing once the claim is set.
+    broken: Option<Broken>,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -34,64 +50,125 @@ unsafe extern "C" {
     fn secure_getenv(name: *const c_char) -> *const c_char;
 }
 
-fn region_dir() -> PathBuf {
+/// Where the regions are, and whether there must be some.
+fn region_dir() -> (PathBuf, bool) {
+    if Path::new(CONTAINER_LIBRARY).exists() {
+        return (PathBuf::from(CONTAINER_DIR), true);
+    }
     // SAFETY: a zero-terminated name; the result is read at once.
     let value = unsafe {
         let value = secure_getenv(c"VNPU_REGION_DIR".as_ptr());
         if value.is_null() { None } else { Some(CStr::from_ptr(value).to_bytes().to_vec()) }
     };
-    value.map_or_else(|| PathBuf::from(DEFAULT_DIR), |bytes| PathBuf::from(OsStr::from_bytes(&bytes)))
+    let dir = value.map_or_else(|| PathBuf::from(CONTAINER_DIR), |b| PathBuf::from(OsStr::from_bytes(&b)));
+    (dir, false)
 }
 
 impl Process {
     /// Attaches to every claim that the container shows.
     pub(crate) fn attach(front: &'static FrontTable) -> Self {
-        let identity = Identity { owner: liveness::own_word(), namespace: liveness::own_namespace() };
-        let mut process = Self {
+        let process = Self {
             front,
             incarnation: INCARNATIONS.fetch_add(1, Ordering::Relaxed),
-            identity,
-            claims: Vec::new(),
-            broken: Vec::new(),
+            identity: Identity { owner: liveness::own_word(), namespace: liveness::own_namespace() },
+            places: OnceLock::new(),
+            whole: AtomicBool::new(false),
+            retry: Backoff::new(),
             chips: Chips::new(),
             pointers: Pointers::new(),
         };
-        let dir = region_dir().join("claims");
-        match claim_dirs(&dir) {
-            Ok(dirs) => {
-                for dir in dirs {
-                    match Claim::attach(&dir, identity) {
-                        Ok(claim) => process.claims.push(claim),
-                        Err(broken) => process.broken.push(broken),
-                    }
-                }
-            }
-            Err(error) => {
-                log::once(
-                    log::Kind::Region,
-                    &format!("{}: {error}; device memory is refused to this process", dir.display()),
-                );
-                process.broken.push(Broken { chips: None, closed: true });
-            }
-        }
+        process.attach_rest();
         process
     }
 
-    /// The claims' parts that are about the chip of `device`: (claim, chip's index in it).
+    /// Tries again what failed, now and then: slots and descriptors become free, files are repaired.
+    pub(crate) fn retry(&self) {
+        if !self.whole.load(Ordering::Relaxed)
+            && self.retry.is_due()
+            && let Some(_turn) = incarnation::attach_turn()
+        {
+            self.attach_rest();
+        }
+    }
+
+    /// One try to list the claims, or to attach to those that are not attached. The caller has the turn: a
+    /// second slot of one process would pass for a dead one's.
+    fn attach_rest(&self) {
+        if let Some(places) = self.places.get() {
+            for place in places.iter().filter(|p| p.claim.get().is_none()) {
+                if let Ok(claim) = Claim::attach(&place.dir, self.identity) {
+                    let _ = place.claim.set(claim);
+                }
+            }
+        } else {
+            self.list();
+        }
+        let whole = self.places.get().is_some_and(|p| p.iter().all(|p| p.claim.get().is_some()));
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// Lists the claims and tries each for the first time.
+    fn list(&self) {
+        let (dir, needed) = region_dir();
+        let dir = dir.join("claims");
+        let found = claim_dirs(&dir).map_err(|e| e.to_string()).and_then(|dirs| {
+            if needed && dirs.is_empty() { Err("no claim is there".to_owned()) } else { Ok(dirs) }
+        });
+        match found {
+            Ok(dirs) => {
+                let places = dirs.into_iter().map(|dir| Place::first(dir, self.identity)).collect();
+                let _ = self.places.set(places);
+            }
+            Err(problem) => log::once(
+                log::Kind::Region,
+                &format!("{}: {problem}; device memory is refused to this process", dir.display()),
+            ),
+        }
+    }
+
+    fn places(&self) -> &[Place] {
+        self.places.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn claim(&self, index: usize) -> Option<&Claim> {
+        self.places().get(index)?.claim.get()
+    }
+
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.places().iter().filter_map(|p| p.claim.get())
+    }
+
+    /// The chip that a call on `device` counts for. With one chip in all and one device to be seen there is
+    /// nothing to choose, and whether a container sees the host's numbers is not certain for every driver.
+    fn chip(&self, device: i32) -> Option<u32> {
+        let chip = self.chips.physical(self.front, device);
+        let [place] = self.places() else { return chip };
+        let Some([only]) = place.claim.get().map(Claim::chips) else { return chip };
+        let certain = chip == Some(*only);
+        if certain || chip.is_some() && self.chips.visible(self.front) != Some(1) {
+            chip
+        } else {
+            Some(*only)
+        }
+    }
+
+    /// The claims' parts that are about `chip`: (claim, chip's index in it).
     fn parts(&self, chip: Option<u32>) -> impl Iterator<Item = (usize, usize)> + '_ {
-        // With one chip in all there is nothing to choose, and whether a container sees the host's numbers is
-        // not certain for every driver.
-        let only = self.broken.is_empty() && self.claims.iter().map(Claim::devices).sum::<usize>() == 1;
-        self.claims.iter().enumerate().filter_map(move |(i, claim)| {
-            let device = if only && chip.is_none() { Some(0) } else { claim.device_of(chip?) };
-            device.map(|d| (i, d))
-        })
+        self.places()
+            .iter()
+            .enumerate()
+            .filter_map(move |(i, place)| Some((i, place.claim.get()?.device_of(chip?)?)))
     }
 
     /// What the broken claims say about `chip`: refuse (`Some(true)`), let pass, or nothing.
     fn broken_policy(&self, chip: Option<u32>) -> Option<bool> {
-        self.broken
+        if self.places.get().is_none() {
+            return Some(true);
+        }
+        self.places()
             .iter()
+            .filter(|p| p.claim.get().is_none())
+            .filter_map(|p| p.broken.as_ref())
             .filter(|b| match (&b.chips, chip) {
                 (Some(chips), Some(chip)) => chips.contains(&chip),
                 _ => true,
@@ -100,14 +177,50 @@ impl Process {
             .reduce(|a, b| a | b)
     }
 
+    /// Whether `chip`, which no claim is about, is one that the container has beside its claims. Only certain
+    /// when every chip of the claims is to be seen under its number: else the numbers may be others than the
+    /// host's, and this chip one of theirs.
+    fn is_foreign(&self, chip: Option<u32>) -> bool {
+        chip.is_some() && self.claims().flat_map(Claim::chips).all(|c| self.chips.sees(self.front, *c))
+    }
+
+    /// What happens to an allocation on `chip`, which no claim that works is about.
+    fn elsewhere(&self, chip: Option<u32>) -> Verdict {
+        let verdict = match self.broken_policy(chip) {
+            Some(true) => return Verdict::Denied,
+            Some(false) => Verdict::Pass,
+            None if self.places().is_empty() => return Verdict::Pass,
+            None => {
+                let foreign = self.is_foreign(chip);
+                let denied = !foreign && self.claims().any(Claim::is_closed);
+                let name = chip.map_or_else(|| "unknown".to_owned(), |c| c.to_string());
+                let outcome = if denied { "refused to this process" } else { "not limited" };
+                let why = if foreign {
+                    "no claim of this container is about it"
+                } else {
+                    "it cannot be told whether a claim of this container is about it"
+                };
+                log::once(log::Kind::Device, &format!("memory on chip {name} is {outcome}: {why}"));
+                if denied { Verdict::Denied } else { Verdict::Pass }
+            }
+        };
+        if verdict == Verdict::Pass
+            && let Some(claim) = self.claims().next()
+        {
+            claim.count_unhooked(0);
+        }
+        verdict
+    }
+
     /// Decides on an allocation.
     pub(crate) fn reserve(&self, size: u64, policy: u32, device: i32, ticket: &mut Ticket) -> Verdict {
         let bytes = charged(size, Pages::from_policy(policy));
-        let chip = self.chips.physical(self.front, device);
+        self.retry();
+        let chip = self.chip(device);
         // Two claims on one chip in one container: the first that has room pays.
         let mut denied_by = None;
         for (i, d) in self.parts(chip) {
-            let Some(claim) = self.claims.get(i) else { continue };
+            let Some(claim) = self.claim(i) else { continue };
             if claim.reserve(d, bytes, self.identity) {
                 let (Ok(claim), Ok(device)) = (u32::try_from(i), u32::try_from(d)) else { continue };
                 *ticket = Ticket { key: 0, bytes, incarnation: self.incarnation, claim, device };
@@ -119,22 +232,7 @@ impl Process {
             claim.count_denied(d);
             return Verdict::Denied;
         }
-        match self.broken_policy(chip) {
-            Some(true) => Verdict::Denied,
-            Some(false) => Verdict::Pass,
-            None => {
-                if !self.claims.is_empty() {
-                    let name = chip.map_or_else(|| "unknown".to_owned(), |c| c.to_string());
-                    log::once(
-                        log::Kind::Device,
-                        &format!(
-                            "memory on chip {name} is not limited: no claim of this container is about it"
-                        ),
-                    );
-                }
-                Verdict::Pass
-            }
-        }
+        self.elsewhere(chip)
     }
 
     /// Ends a granted reservation.
@@ -142,7 +240,7 @@ impl Process {
         if ticket.incarnation != self.incarnation {
             return;
         }
-        let Some(cell) = self.claims.get(ticket.claim as usize).and_then(|c| c.cell(ticket.device as usize))
+        let Some(cell) = self.claim(ticket.claim as usize).and_then(|c| c.cell(ticket.device as usize))
         else {
             return;
         };
@@ -177,9 +275,9 @@ impl Process {
                 true
             }
             None => {
-                let chip = self.chips.physical(self.front, vnpu_quota_abi::table::CURRENT_DEVICE);
+                let chip = self.chip(CURRENT_DEVICE);
                 if let Some((i, d)) = self.parts(chip).next()
-                    && let Some(claim) = self.claims.get(i)
+                    && let Some(claim) = self.claim(i)
                 {
                     claim.count_unknown_free(d);
                 }
@@ -202,18 +300,18 @@ impl Process {
     }
 
     fn give_back(&self, block: Block) {
-        if let Some(cell) = self.claims.get(block.claim as usize).and_then(|c| c.cell(block.device as usize))
-        {
+        if let Some(cell) = self.claim(block.claim as usize).and_then(|c| c.cell(block.device as usize)) {
             ledger::release(cell, block.bytes);
         }
     }
 
     /// Free and total bytes of the current device, `None` when no claim is about it.
     pub(crate) fn memory_info(&self) -> Option<(u64, u64)> {
-        let chip = self.chips.physical(self.front, vnpu_quota_abi::table::CURRENT_DEVICE);
+        self.retry();
+        let chip = self.chip(CURRENT_DEVICE);
         let mut numbers = None;
         for (i, d) in self.parts(chip) {
-            let Some((quota, used)) = self.claims.get(i).and_then(|c| c.numbers(d, self.identity)) else {
+            let Some((quota, used)) = self.claim(i).and_then(|c| c.numbers(d, self.identity)) else {
                 continue;
             };
             let (total, free) = numbers.unwrap_or((0_u64, 0_u64));
@@ -222,10 +320,24 @@ impl Process {
         numbers.map(|(total, free)| (free, total))
     }
 
-    /// Whether nothing can be allocated on the current device, because a claim about it cannot be read.
+    /// Whether nothing can be allocated on the current device, because it cannot be accounted.
     pub(crate) fn is_shut(&self) -> bool {
-        let chip = self.chips.physical(self.front, vnpu_quota_abi::table::CURRENT_DEVICE);
-        self.broken_policy(chip) == Some(true)
+        let chip = self.chip(CURRENT_DEVICE);
+        self.parts(chip).next().is_none()
+            && match self.broken_policy(chip) {
+                Some(closed) => closed,
+                None => !self.is_foreign(chip) && self.claims().any(Claim::is_closed),
+            }
+    }
+}
+
+impl Place {
+    /// The first try.
+    fn first(dir: PathBuf, identity: Identity) -> Self {
+        match Claim::attach(&dir, identity) {
+            Ok(claim) => Self { dir, claim: OnceLock::from(claim), broken: None },
+            Err(broken) => Self { dir, claim: OnceLock::new(), broken: Some(broken) },
+        }
     }
 }
 

@@ -139,15 +139,6 @@ fn one_claim_on_two_chips_counts_each_for_itself() {
 }
 
 #[test]
-fn a_chip_that_no_claim_is_about_is_not_limited() {
-    let node = Node::empty();
-    node.claim(1, vec![share(3, GIB), share(4, GIB)]);
-    let mut driver = Driver::start(node.driver_command("acl").env("FAKE_CHIPS", "7").stderr(Stdio::null()));
-    assert_eq!(driver.ask("alloc 8589934592"), "0 77");
-    assert_eq!(driver.info(), (60 * GIB, 64 * GIB), "the vendor's numbers");
-}
-
-#[test]
 fn a_forked_child_has_its_own_slot_and_never_frees_its_parents_bytes() {
     let node = Node::with_quota(GIB);
     let mut driver = node.driver("acl");
