@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::doors::{Doors, Peer};
 use crate::logging::LevelHandle;
 use crate::readiness::Readiness;
 
@@ -41,7 +42,7 @@ impl Admin {
         Self { registry, readiness, level: None, pages: BTreeMap::new() }
     }
 
-    /// Lets `PUT /debug/log` change the log filter, and `GET` show it.
+    /// Lets `PUT /debug/log` change the log filter, from the daemon's own address only, and `GET` show it.
     #[must_use]
     pub fn with_level(mut self, level: LevelHandle) -> Self {
         self.level = Some(level);
@@ -92,12 +93,14 @@ impl AdminError {
     }
 }
 
-/// Serves on `listener` until `stop` is cancelled, then lets open requests end.
+/// Serves on `listener` until `stop` is cancelled, then lets open requests end. Connections are few per address
+/// and short.
 ///
 /// # Errors
 /// The socket failed.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> Result<(), AdminError> {
-    axum::serve(listener, admin.router()).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    let service = admin.router().into_make_service_with_connect_info::<Peer>();
+    axum::serve(Doors::new(listener), service).with_graceful_shutdown(stop.cancelled_owned()).await?;
     Ok(())
 }
 
@@ -141,7 +144,17 @@ async fn level(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-async fn set_level(State(admin): State<Arc<Admin>>, filter: String) -> impl IntoResponse {
+/// Nobody's pods may silence or flood the log.
+async fn set_level(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    filter: String,
+) -> impl IntoResponse {
+    if !peer.at_home {
+        let text =
+            "the log filter is changed from the daemon's own address only, with kubectl exec for example\n";
+        return (StatusCode::FORBIDDEN, text.to_owned());
+    }
     match admin.level.as_ref().map(|level| level.set(filter.trim())) {
         Some(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
         Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")),

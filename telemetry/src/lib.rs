@@ -2,6 +2,7 @@
 //! admin HTTP server that serves them. What is measured belongs to the daemons.
 
 mod admin;
+mod doors;
 mod logging;
 mod readiness;
 

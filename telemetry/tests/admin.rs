@@ -46,3 +46,68 @@ async fn probes_metrics_and_pages_are_served_until_stopped() {
     stop.cancel();
     server.await.unwrap().unwrap();
 }
+
+/// The address of this machine that the default route would use; `None` where there is no network.
+fn outside_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[tokio::test]
+async fn the_log_filter_is_changed_from_the_own_address_only() {
+    let admin = Admin::new(Arc::new(Registry::default()), Readiness::default());
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, admin, stop.clone()));
+    // 404: nothing manages the log in this test, but whoever asks is let through.
+    let answer = ask(([127, 0, 0, 1], port).into(), "PUT /debug/log").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    if let Some(own) = outside_address() {
+        let answer = ask((own, port).into(), "PUT /debug/log").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        // From one of this machine's addresses to another: a stranger, as far as the server can see.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((own, 0).into()).unwrap();
+        if let Ok(mut stream) = socket.connect(([127, 0, 0, 1], port).into()).await {
+            stream
+                .write_all(b"PUT /debug/log HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        }
+    }
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn open_connections_of_one_address_do_not_add_up() {
+    let admin = Admin::new(Arc::new(Registry::default()), Readiness::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, admin, stop.clone()));
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut one_more = TcpStream::connect(address).await.unwrap();
+    let mut nothing = [0];
+    assert!(matches!(one_more.read(&mut nothing).await, Ok(0) | Err(_)), "it is closed at once");
+    drop(open);
+    // Those are noticed one by one.
+    loop {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let mut answer = String::new();
+        if stream.read_to_string(&mut answer).await.is_ok() && answer.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}

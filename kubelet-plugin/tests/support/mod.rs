@@ -162,6 +162,7 @@ impl Bench {
             metrics: Metrics::register(&mut Default::default()),
             locks: KeyedLocks::default(),
             limit: tokio::sync::Semaphore::new(32),
+            unprepare_limit: tokio::sync::Semaphore::new(32),
             tasks,
             changed: Arc::default(),
         };
