@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use vnpu_discovery::Backend;
@@ -13,9 +14,17 @@ use vnpu_driver::id::ClaimUid;
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
 
+use crate::child::Chore;
 use crate::error::RunError;
 use crate::regions::{RunRegions, base_dir};
 use crate::{child, choose};
+
+/// Between looks for dead processes that no process of the run can judge, because they were in another PID
+/// namespace: what they held is missing to the others until then.
+const REAPING: Duration = Duration::from_secs(3);
+/// Tries to be alone with the plugin's lock, and the time between two of them: about a second in all.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Options of `vnpu run`.
 #[derive(Debug, Args)]
@@ -69,8 +78,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
         eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
     }
     let regions =
-        RunRegions::create(&base_dir(arguments.run_dir.as_deref()), &shares(chip, arguments.memory)?)?;
-    let result = child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor(), blocked);
+        RunRegions::create(&base_dir(arguments.run_dir.as_deref())?, &shares(chip, arguments.memory)?)?;
+    let reap = || regions.reap();
+    let chore = Chore { every: REAPING, work: &reap };
+    let result =
+        child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor(), blocked, &chore);
     regions.remove();
     result
 }
@@ -84,11 +96,24 @@ fn refuse_beside_plugin(state_dir: &Path) -> Result<(), RunError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(RunError::io("see whether the node plugin runs by", &lock, e)),
     };
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(RunError::PluginRuns { lock }),
-        Err(TryLockError::Error(e)) => Err(RunError::io("lock", &lock, e)),
+    match is_alone(&file, || std::thread::sleep(PAUSE)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RunError::PluginRuns { lock }),
+        Err(e) => Err(RunError::io("lock", &lock, e)),
     }
+}
+
+/// Whether nobody keeps a lock on `file`. Another run that asks the same at this moment has one too, but not for
+/// long.
+fn is_alone(file: &File, mut pause: impl FnMut()) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map(|()| true),
+            Err(TryLockError::WouldBlock) => pause(),
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+    }
+    Ok(false)
 }
 
 fn preload_library(configured: Option<&Path>) -> Result<PathBuf, RunError> {
@@ -131,4 +156,28 @@ fn shares(chip: &Chip, memory: Bytes) -> Result<ClaimShares, RunError> {
         overhead: Overhead::Charge,
     };
     Ok(ClaimShares { claim, chips: vec![share] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_run_that_asks_at_the_same_moment_is_not_the_plugin() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let (ours, other) = (File::create(&path).unwrap(), File::create(&path).unwrap());
+        other.lock().unwrap();
+        let mut pauses = 0;
+        let alone = is_alone(&ours, || {
+            pauses += 1;
+            if pauses == 2 {
+                other.unlock().unwrap();
+            }
+        });
+        assert!(alone.unwrap());
+        assert_eq!(pauses, 2);
+        other.lock_shared().unwrap();
+        assert!(!is_alone(&ours, || ()).unwrap(), "who keeps it is");
+    }
 }

@@ -8,7 +8,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -80,6 +80,11 @@ impl Machine {
 
     /// `vnpu run` with everything of this machine, up to the program.
     fn vnpu(&self, options: &[&str]) -> Command {
+        self.vnpu_in(self.runs(), options)
+    }
+
+    /// The same with this run directory.
+    fn vnpu_in(&self, runs: impl AsRef<Path>, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vnpu"));
         command
             .arg("run")
@@ -87,7 +92,7 @@ impl Machine {
             .arg("--driver-root")
             .arg(self.root())
             .arg("--run-dir")
-            .arg(self.runs())
+            .arg(runs.as_ref())
             .arg("--state-dir")
             .arg(self.dir.path().join("state"))
             .arg("--interposer-dir")
@@ -203,6 +208,41 @@ fn exit_codes_and_signals_pass_through() {
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("got it\n", Some(9)));
+    assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn a_parent_that_ignores_its_children_does_not_make_it_wait_for_ever() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let mut command = machine.vnpu(&["--memory", "1Gi", "--device", &chip]);
+    command.args(["grep", "SigIgn", "/proc/self/status"]);
+    // SAFETY: async-signal-safe, and about the child only.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let ignored = text(&output);
+    let ignored = u64::from_str_radix(ignored.trim().rsplit_once('\t').unwrap().1, 16).unwrap();
+    assert_ne!(ignored & 1 << (libc::SIGCHLD - 1), 0, "the program gets what the parent wanted");
+}
+
+#[test]
+fn a_relative_run_directory_holds_a_program_that_goes_elsewhere() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let output = machine
+        .vnpu_in("runs", &["--memory", "1Gi", "--device", &chip])
+        .current_dir(machine.dir.path())
+        .args(["sh", "-c", "cd / && exec \"$0\" fill --kind align32 --chunk 512Mi"])
+        .arg(bin("acl-demo"))
+        .output()
+        .unwrap();
+    assert!(text(&output).contains("granted=1073741824"), "{}", text(&output));
     assert_eq!(machine.left_over(), 0);
 }
 
