@@ -229,10 +229,13 @@ fn plan_chip(
 /// What one claim takes of one chip, all its results added.
 struct Quota<'a> {
     chip: &'a Chip,
+    /// Administrative access included.
     memory: Bytes,
     cores: Percent,
     counted_memory: Bytes,
     counted_cores: Percent,
+    /// Whether any result of the claim counts.
+    counted: bool,
     initial_memory: Option<Bytes>,
     initial_cores: Option<Percent>,
     mode: ComputeMode,
@@ -251,6 +254,7 @@ impl<'a> Quota<'a> {
             cores: Percent(0),
             counted_memory: Bytes(0),
             counted_cores: Percent(0),
+            counted: false,
             initial_memory: None,
             initial_cores: None,
             mode: ComputeMode::BestEffort,
@@ -268,6 +272,7 @@ impl<'a> Quota<'a> {
         self.memory = self.memory.saturating_add(part.memory);
         self.cores = self.cores.saturating_add(part.cores);
         if !admin_access {
+            self.counted = true;
             self.counted_memory = self.counted_memory.saturating_add(part.memory);
             self.counted_cores = self.counted_cores.saturating_add(part.cores);
         }
@@ -328,8 +333,10 @@ impl<'a> Quota<'a> {
 
     fn into_share(self) -> ChipShare {
         let total = published_memory(self.chip.memory);
-        let memory = self.memory.min(total);
-        let cores = self.cores.min(Percent::FULL);
+        // Administrative access beside a share must not lift the share's quota: what was allocated is what counts.
+        let (memory, cores) =
+            if self.counted { (self.counted_memory, self.counted_cores) } else { (self.memory, self.cores) };
+        let (memory, cores) = (memory.min(total), cores.min(Percent::FULL));
         ChipShare {
             uuid: self.chip.uuid.clone(),
             phys_id: self.chip.phys_id,

@@ -316,6 +316,14 @@ fn administrative_access_is_neither_counted_nor_paired() {
 }
 
 #[test]
+fn administrative_access_beside_a_share_does_not_lift_its_quota() {
+    let mut mixed = claim(&uid(1), &["a chip-0-0 8Gi 10", "b chip-0-0"]);
+    mixed.results[1].admin_access = true;
+    let plan = plan_on(&dual(1), &mixed, &[]).unwrap();
+    assert_eq!((plan.shares.chips[0].memory, plan.shares.chips[0].cores), (Bytes::gib(8), Percent(10)));
+}
+
+#[test]
 fn a_renumbered_chip_is_found_by_its_identity_and_a_vanished_one_is_remembered() {
     let before = dual(2);
     let plan = plan_on(&before, &claim(&uid(1), &["a chip-1-0 1Gi 1"]), &[]).unwrap();
