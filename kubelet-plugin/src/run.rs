@@ -28,7 +28,7 @@ use crate::materials::Materials;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::service::DraService;
-use crate::sockets::{BoundSocket, SocketPaths};
+use crate::sockets::{BoundSocket, SocketPaths, remove_dead};
 use crate::{publisher, reconcile, regions, server};
 
 /// How long operations may go on after the first signal: pods get 30 s to end.
@@ -60,6 +60,7 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
         settings.args.pod_uid.as_deref(),
     );
     serve_sockets(&paths, &place, &stop, &mut tasks)?;
+    remove_dead(&paths).await;
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);

@@ -2,7 +2,6 @@
 //! refused it or the socket was taken away.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use futures::Stream;
@@ -16,10 +15,8 @@ use vnpu_proto::pluginregistration::registration_server::RegistrationServer;
 use crate::authority::AuthorityStream;
 use crate::registration::{Registered, Registration};
 use crate::service::DraService;
-use crate::sockets::{BoundSocket, SocketError};
+use crate::sockets::{BoundSocket, Place, SocketError};
 
-/// How often it is looked whether the registration socket is still there.
-const LOOK: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to register after a refusal.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -53,17 +50,36 @@ impl ServeError {
 }
 
 fn connections(socket: BoundSocket) -> impl Stream<Item = io::Result<AuthorityStream<UnixStream>>> {
-    unfold(socket, |socket| async move {
-        let accepted = socket.accept().await;
-        if accepted.is_err() {
-            // No descriptors left, for example: accepting again at once would only spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    unfold(socket, |socket| async move { Some((accept(&socket).await, socket)) })
+}
+
+/// As [`connections`], and binds the socket again when it was removed; those who are connected stay so.
+fn lasting_connections(socket: BoundSocket) -> impl Stream<Item = io::Result<AuthorityStream<UnixStream>>> {
+    unfold(socket, |mut socket| async move {
+        loop {
+            let place = socket.place();
+            tokio::select! {
+                accepted = accept(&socket) => return Some((accepted, socket)),
+                () = place.lost() => match BoundSocket::bind(socket.path()) {
+                    Ok(again) => socket = again,
+                    Err(error) => tracing::error!(%error, "the service cannot be reached; trying again"),
+                },
+            }
         }
-        Some((accepted.map(AuthorityStream::new), socket))
     })
 }
 
-/// Serves both versions of DRA on `socket` until `stop`; the socket is removed then.
+async fn accept(socket: &BoundSocket) -> io::Result<AuthorityStream<UnixStream>> {
+    let accepted = socket.accept().await;
+    if accepted.is_err() {
+        // No descriptors left, for example: accepting again at once would only spin.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    accepted.map(AuthorityStream::new)
+}
+
+/// Serves both versions of DRA on `socket` until `stop`; the socket is removed then. When it is removed before, it
+/// is bound again.
 ///
 /// # Errors
 /// The server failed.
@@ -75,7 +91,7 @@ pub async fn serve_dra(
     Server::builder()
         .add_service(v1::dra_plugin_server::DraPluginServer::new(service.clone()))
         .add_service(v1beta1::dra_plugin_server::DraPluginServer::new(service))
-        .serve_with_incoming_shutdown(connections(socket), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(lasting_connections(socket), stop.cancelled_owned())
         .await?;
     Ok(())
 }
@@ -98,12 +114,12 @@ pub async fn serve_registration(
             None => BoundSocket::bind(&path)?,
         };
         let (registration, changes) = Registration::new(endpoint.to_owned());
-        let round = stop.child_token();
+        let (round, place) = (stop.child_token(), bound.place());
         let serving = Server::builder()
             .add_service(RegistrationServer::new(registration))
             .serve_with_incoming_shutdown(connections(bound), round.clone().cancelled_owned());
         let watching = async {
-            let refused = needs_new_socket(&path, changes).await;
+            let refused = needs_new_socket(&place, changes).await;
             round.cancel();
             refused
         };
@@ -124,7 +140,7 @@ pub async fn serve_registration(
 }
 
 /// Waits until the registration was refused (`true`) or the socket vanished (`false`).
-async fn needs_new_socket(path: &Path, mut changes: tokio::sync::watch::Receiver<Registered>) -> bool {
+async fn needs_new_socket(place: &Place, mut changes: tokio::sync::watch::Receiver<Registered>) -> bool {
     loop {
         tokio::select! {
             changed = changes.changed() => {
@@ -135,12 +151,7 @@ async fn needs_new_socket(path: &Path, mut changes: tokio::sync::watch::Receiver
                     return true;
                 }
             }
-            () = tokio::time::sleep(LOOK) => {
-                if !path.exists() {
-                    tracing::warn!(socket = %path.display(), "the registration socket was removed; it is bound again");
-                    return false;
-                }
-            }
+            () = place.lost() => return false,
         }
     }
 }

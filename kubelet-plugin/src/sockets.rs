@@ -4,12 +4,16 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use vnpu_driver::DRIVER_NAME;
 
 /// Longest path of a socket, without the terminating zero (`sun_path` has 108 bytes, unix(7)).
 const LONGEST: usize = 107;
+
+/// How often it is looked whether a socket is still there.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a socket cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +139,75 @@ impl BoundSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What to look for at the path.
+    pub fn place(&self) -> Place {
+        Place { path: self.path.clone(), inode: self.inode }
+    }
+}
+
+/// Where a socket was bound, to see whether it can still be reached there.
+#[derive(Debug, Clone)]
+pub struct Place {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Place {
+    /// Waits until nobody can reach the socket any more: its path is gone, or something dead took it. A living
+    /// socket there is another instance's, and is left alone.
+    pub async fn lost(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let found = inode(&self.path);
+            if found.is_none() || (found != self.inode && is_dead(&self.path).await) {
+                tracing::warn!(socket = %self.path.display(), "the socket was removed; it is bound again");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a socket file stands at `path` that nobody listens on.
+async fn is_dead(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    // A listener whose queue is full lets us wait; it is alive.
+    let answer = tokio::time::timeout(Duration::from_secs(1), UnixStream::connect(path)).await;
+    is_socket && matches!(answer, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Removes sockets of earlier instances of this plugin that were killed: the kubelet would go on dialling them.
+/// `paths` are our own and stay.
+pub async fn remove_dead(paths: &SocketPaths) {
+    let mut dead = Vec::new();
+    for (own, end) in [(&paths.registration, "-reg.sock"), (&paths.service, ".sock")] {
+        let start = if end == ".sock" { "dra" } else { DRIVER_NAME };
+        for entry in own.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten()
+        {
+            let (path, name) = (entry.path(), entry.file_name());
+            // `<start><end>`, or with a pod's UID in between.
+            let part = name.to_str().and_then(|name| name.strip_prefix(start)?.strip_suffix(end));
+            let named = part.is_some_and(|part| part.is_empty() || part.starts_with('-'));
+            if named && path != *own && is_dead(&path).await {
+                dead.push((inode(&path), path));
+            }
+        }
+    }
+    if dead.is_empty() {
+        return;
+    }
+    // Between bind and listen a living one refuses too.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (seen, path) in dead {
+        if inode(&path) == seen && is_dead(&path).await {
+            match std::fs::remove_file(&path) {
+                Ok(()) => {
+                    tracing::info!(socket = %path.display(), "the socket of a killed instance is removed")
+                }
+                Err(error) => tracing::warn!(%error, socket = %path.display(), "a dead socket stays"),
+            }
+        }
+    }
 }
 
 impl Drop for BoundSocket {
@@ -192,6 +265,44 @@ mod tests {
         assert!(path.exists());
         drop(new);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn sockets_of_killed_instances_are_removed_and_of_living_ones_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |uid| SocketPaths::new(&dir.path().join("r"), &dir.path().join("p"), Some(uid));
+        let (ours, killed, living) = (of("ours"), of("killed"), of("living"));
+        for path in [&killed.registration, &killed.service] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        }
+        let _alive = [&living.registration, &living.service].map(|path| BoundSocket::bind(path).unwrap());
+        let foreign = dir.path().join("r/x.dev-reg.sock");
+        drop(std::os::unix::net::UnixListener::bind(&foreign).unwrap());
+        remove_dead(&ours).await;
+        for path in [&killed.registration, &killed.service] {
+            assert!(!path.exists(), "{}", path.display());
+        }
+        for path in [&living.registration, &living.service, &foreign] {
+            assert!(path.exists(), "{}", path.display());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_is_lost_when_it_is_removed_or_a_dead_one_took_its_place_but_not_to_a_living_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let patience = Duration::from_secs(60);
+        let ours = BoundSocket::bind(&path).unwrap();
+        let place = ours.place();
+        assert!(tokio::time::timeout(patience, place.lost()).await.is_err(), "it is there");
+        std::fs::remove_file(&path).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(tokio::time::timeout(patience, place.lost()).await.is_err(), "another instance has it");
+        drop(other);
+        tokio::time::timeout(patience, place.lost()).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::timeout(patience, place.lost()).await.unwrap();
     }
 
     #[tokio::test]
