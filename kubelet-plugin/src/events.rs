@@ -2,8 +2,9 @@
 //! event that cannot be written is logged, and the kubelet's own event carries the same text.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -11,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::SetOnce;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::claim::Claim;
@@ -61,7 +63,14 @@ impl Events {
     fn first(&self, claim: &str, reason: &'static str) -> bool {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|_, at| at.elapsed() < QUIET);
-        recent.insert((claim.to_owned(), reason), Instant::now()).is_none()
+        // One that is held back does not begin the silence anew: a pod that is tried again for hours says so.
+        match recent.entry((claim.to_owned(), reason)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Instant::now());
+                true
+            }
+        }
     }
 
     fn send(&self, namespace: String, involved: ObjectReference, reason: &'static str, text: String) {
@@ -96,5 +105,21 @@ impl Events {
                 tracing::warn!(%error, namespace, "an event could not be written");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_goes_on_is_told_again_every_minute() {
+        let events = Events::new(NodeName::new("node-1").unwrap(), Arc::default(), TaskTracker::new());
+        let mut told = 0;
+        for _ in 0..30 {
+            told += u32::from(events.first("claim", "reason"));
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        assert_eq!(told, 5);
     }
 }

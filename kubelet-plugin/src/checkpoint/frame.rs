@@ -47,7 +47,7 @@ pub(super) enum Damage {
     None,
     /// From this length on there is nothing whole: a write that a crash cut off.
     Tail(usize),
-    /// Header or frames before whole frames are hit: something rewrote the file.
+    /// The header, or a frame that is there in its full length, is hit: something rewrote the file.
     Body,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn scan(bytes: &[u8]) -> Scan<'_> {
         let Some(payload) = frame_at(bytes, at) else {
             let rest = bytes.get(at..).unwrap_or_default();
             let behind = salvage(rest);
-            if behind.is_empty() {
+            if behind.is_empty() && !all_there(rest) {
                 return Scan::Frames { payloads, damage: Damage::Tail(at) };
             }
             payloads.extend(behind);
@@ -95,6 +95,13 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let crc = word(rest.get(4..)?)?;
     let payload = rest.get(FRAME_HEAD..FRAME_HEAD + length)?;
     (crc32c::crc32c_append(crc32c::crc32c(length_bytes), payload) == crc).then_some(payload)
+}
+
+/// Whether the frame at the beginning of `rest` was written to its end, by its own word: then it is not a write
+/// that was cut off, and somebody may have been told that it is kept.
+fn all_there(rest: &[u8]) -> bool {
+    let length = word(rest).and_then(|length| usize::try_from(length).ok());
+    length.is_some_and(|l| (1..=LONGEST).contains(&l) && rest.len() >= FRAME_HEAD + l)
 }
 
 /// Every whole frame that can be found, wherever it begins. Payloads are JSON objects, which spares the

@@ -160,6 +160,27 @@ async fn a_newer_format_or_record_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_hit_in_the_last_record_is_damage_and_no_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    write(&store, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    write(&store, Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    drop(store);
+    let mut bytes = fs::read(log(dir.path())).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(log(dir.path()), &bytes).unwrap();
+    let (store, repairs) = Store::open(dir.path()).await.unwrap();
+    assert!(repairs.quarantined.is_some(), "{repairs:?}");
+    assert!(completed(&store, 1) && store.state(&uid(2)).is_none());
+    drop(store);
+    // What a crash leaves is a frame that ends too early.
+    fs::write(log(dir.path()), &bytes[..last]).unwrap();
+    let (_store, repairs) = Store::open(dir.path()).await.unwrap();
+    assert!(repairs.quarantined.is_none() && repairs.truncated > 0, "{repairs:?}");
+}
+
+#[tokio::test]
 async fn a_long_log_is_compacted_and_says_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
