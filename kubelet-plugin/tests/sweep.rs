@@ -267,7 +267,9 @@ fn start_life(dir: &Path, random: &mut Random) -> (Child, Option<Duration>, Stri
         return (command.spawn().unwrap(), Some(after), format!("after {after:?}"));
     }
     let place = PLACES[random.below(PLACES.len() as u64) as usize];
-    let at = format!("{place}:{}", 1 + random.below(if random.below(3) == 0 { 4 } else { 30 }));
+    // The first few times are often those of recovery.
+    let times = if random.below(3) == 0 { 4 } else { 30 };
+    let at = format!("{place}:{}", 1 + random.below(times));
     (command.env("VNPU_CRASH_AT", &at).spawn().unwrap(), None, at)
 }
 
