@@ -11,7 +11,7 @@ help:
 	@echo "e2e [ARGS=...]    end-to-end cases; ARGS=--list lists them"
 	@echo "bench-plugin      the node plugin's figures"
 	@echo "bench-interposer  the interposer's figures"
-	@echo "soak [ARGS=...]   the end-to-end cases for an hour"
+	@echo "soak [ARGS=...]   1000 kills of the node plugin, then the end-to-end cases for an hour"
 	@echo "clean             remove builds and standing clusters"
 
 demo: toolchain

@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("interposer", crate::interposer::run),
     ("stand-ins", crate::standins::run),
     ("unit, property and integration tests", tests),
+    ("node plugin killed at every place and at random", crate::crash::short),
     ("model checking of the shared regions", loom),
     ("cluster binaries", cluster),
     ("end to end", end_to_end),

@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod clean;
 mod cluster;
+mod crash;
 mod demo;
 mod deny;
 mod deps;
@@ -71,13 +72,19 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run the end-to-end cases again and again.
+    /// Kill the node plugin a thousand times, then run the end-to-end cases again and again.
     Soak {
         /// For how many minutes.
         #[arg(long, default_value_t = 60)]
         minutes: u64,
         /// Only the cases whose name contains one of these.
         filter: Vec<String>,
+    },
+    /// Kill the node plugin in the middle of its work and judge what it leaves.
+    Crash {
+        /// How often.
+        #[arg(long, default_value_t = 1000)]
+        kills: u32,
     },
     /// Remove what builds and clusters have left, the cache too with `--cache`.
     Clean {
@@ -101,6 +108,7 @@ fn main() -> std::process::ExitCode {
         Chore::DemoDown => demo::down(),
         Chore::Bench { name, arguments } => bench::run(name, &arguments),
         Chore::Soak { minutes, filter } => soak::run(minutes, &filter),
+        Chore::Crash { kills } => crash::run(kills),
         Chore::Clean { cache } => clean::run(cache),
     };
     match done {

@@ -1,5 +1,5 @@
-//! `xtask soak`: the end-to-end cases again and again, each time on a fresh cluster, until the time is up or
-//! one fails. What happens once in a hundred runs shows here.
+//! `xtask soak`: a thousand kills of the node plugin, then the end-to-end cases again and again, each time on a
+//! fresh cluster, until the time is up or one fails. What happens once in a hundred runs shows here.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 /// Runs for `minutes`.
 pub(crate) fn run(minutes: u64, filter: &[String]) -> Result<()> {
+    crate::crash::run(1000)?;
     let begun = Instant::now();
     let length = Duration::from_secs(minutes * 60);
     let mut arguments = filter.to_vec();

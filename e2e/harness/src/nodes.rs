@@ -64,6 +64,35 @@ impl NodeHandle {
     pub fn plugin(&self) -> String {
         format!("plugin-{}", self.name)
     }
+
+    /// The command line of its plugin.
+    pub fn plugin_command(&self, options: &PluginOptions) -> ProcessSpec {
+        let mut spec = ProcessSpec::new(&options.program)
+            .args(["--node-name", &self.name])
+            .args(["--admin-address", &self.admin_listen]);
+        let paths = [
+            ("--kubeconfig", &self.kubeconfig),
+            ("--kubelet-registry-dir", &self.registry),
+            ("--kubelet-plugins-dir", &self.plugins),
+            ("--cdi-dir", &self.cdi),
+            ("--state-dir", &self.state),
+            ("--runtime-dir", &self.runtime),
+            ("--interposer-dir", &options.interposer),
+            ("--driver-root", &self.driver_root),
+            ("--dev-root", &self.dev_root),
+        ];
+        for (name, path) in paths {
+            spec = spec.arg(name).arg(path);
+        }
+        if let Some(library) = &options.dcmi {
+            spec = spec.arg("--dcmi-library").arg(library);
+        }
+        spec = spec.args(options.arguments.clone());
+        for (name, value) in &options.environment {
+            spec = spec.env(name, value);
+        }
+        spec
+    }
 }
 
 /// How a node's plugin is started.
@@ -163,31 +192,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be executed or already runs.
     pub fn start_plugin(&self, node: &NodeHandle, options: &PluginOptions) -> Result<()> {
-        let mut spec = ProcessSpec::new(&options.program)
-            .args(["--node-name", &node.name])
-            .args(["--admin-address", &node.admin_listen]);
-        let paths = [
-            ("--kubeconfig", &node.kubeconfig),
-            ("--kubelet-registry-dir", &node.registry),
-            ("--kubelet-plugins-dir", &node.plugins),
-            ("--cdi-dir", &node.cdi),
-            ("--state-dir", &node.state),
-            ("--runtime-dir", &node.runtime),
-            ("--interposer-dir", &options.interposer),
-            ("--driver-root", &node.driver_root),
-            ("--dev-root", &node.dev_root),
-        ];
-        for (name, path) in paths {
-            spec = spec.arg(name).arg(path);
-        }
-        if let Some(library) = &options.dcmi {
-            spec = spec.arg("--dcmi-library").arg(library);
-        }
-        spec = spec.args(options.arguments.clone());
-        for (name, value) in &options.environment {
-            spec = spec.env(name, value);
-        }
-        self.start_process(&node.plugin(), spec)
+        self.start_process(&node.plugin(), node.plugin_command(options))
     }
 
     /// Starts the stand-in for kubelet on a simulated node: it prepares the claims of the pods bound to it

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use standin_protocol::Machine;
 use vnpu_harness::{Cluster, ImageConfig, Options, PluginOptions, ProcessSpec, RootFs};
 
@@ -110,6 +111,17 @@ impl Stack {
             .arg(handle.root.join("kubelet"));
         self.cluster.start_process(&node.kubelet_process(), kubelet)?;
         self.bring_up(node)
+    }
+
+    /// Adds a Node object and its machine, without plugin and kubelet: a bench starts those itself.
+    ///
+    /// # Errors
+    /// When the node or the stand-in driver cannot be made.
+    pub fn add_bare_node(&self, name: &str, machine: Machine) -> Result<Arc<MachineNode>> {
+        let node = Arc::new(MachineNode::new(self.cluster.add_simulated_node(name, &[])?, machine)?);
+        self.start_machine(&node)?;
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), node.clone());
+        Ok(node)
     }
 
     /// A node that was added before.
@@ -219,13 +231,19 @@ impl Stack {
     ///
     /// # Errors
     /// When kubectl fails.
-    pub fn devices(&self, node: &str) -> Result<Vec<(String, serde_json::Value)>> {
+    pub fn devices(&self, node: &str) -> Result<Vec<(String, Value)>> {
         let selector = format!("--field-selector=spec.nodeName={node},spec.driver=vnpu.dev");
         let slices = self.cluster.kubectl_json(&["get", "resourceslices", &selector])?;
-        let mut items: Vec<&serde_json::Value> = slices["items"].as_array().into_iter().flatten().collect();
-        items.sort_by_key(|s| s["metadata"]["name"].as_str().unwrap_or_default().to_owned());
-        let devices = items.into_iter().flat_map(|s| s["spec"]["devices"].as_array().into_iter().flatten());
-        Ok(devices.map(|d| (d["name"].as_str().unwrap_or_default().to_owned(), d.clone())).collect())
+        let list = |value: &Value, pointer: &str| -> Vec<Value> {
+            value.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default()
+        };
+        let text = |value: &Value, pointer: &str| -> String {
+            value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let mut items = list(&slices, "/items");
+        items.sort_by_key(|slice| text(slice, "/metadata/name"));
+        let devices = items.iter().flat_map(|slice| list(slice, "/spec/devices"));
+        Ok(devices.map(|device| (text(&device, "/name"), device)).collect())
     }
 
     /// Takes the cluster down, and says when something was left.
