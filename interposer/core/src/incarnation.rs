@@ -30,8 +30,14 @@ impl Turn {
         word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Self(word))
     }
 
-    /// Bounded, because a hook never hangs.
+    /// Bounded, because a hook never hangs. First only others' time slices: most turns last microseconds.
     fn wait(word: &'static AtomicU32, milliseconds: u32) -> Option<Self> {
+        for _ in 0..64 {
+            if let Some(turn) = Self::take(word) {
+                return Some(turn);
+            }
+            std::thread::yield_now();
+        }
         for _ in 0..milliseconds {
             if let Some(turn) = Self::take(word) {
                 return Some(turn);

@@ -133,3 +133,31 @@ fn a_fork_storm_keeps_the_ledger_exact() {
     node.agent.reap().unwrap();
     assert_eq!(node.used(1), 256 * MIB);
 }
+
+/// Record locks do not keep threads of one process from each other.
+#[test]
+fn many_threads_that_reap_at_once_never_wipe_a_living_slot() {
+    let node = Node::with_quota(GIB);
+    let mut reapers: Vec<Driver> = (0..2)
+        .map(|_| {
+            let mut driver = Driver::start(node.driver_command("rt").stderr(Stdio::null()));
+            assert_eq!(driver.ask("alloc 67108864"), "0 77");
+            assert_eq!(driver.ask("press"), "ok");
+            driver
+        })
+        .collect();
+    let mut victim = node.driver("rt");
+    for round in 0..kills() / 20 {
+        assert_eq!(victim.ask("alloc 67108864"), "0 77", "round {round}");
+        // Some reapers may still be at the slot that it took over.
+        for _ in 0..20 {
+            assert!(node.used(1) >= 192 * MIB, "round {round}: {} bytes are left", node.used(1));
+        }
+        // The next one takes the dead one's slot while it is reaped.
+        victim.kill();
+        victim = node.driver("rt");
+    }
+    for driver in &mut reapers {
+        assert!(driver.child.try_wait().unwrap().is_none());
+    }
+}

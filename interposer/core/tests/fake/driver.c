@@ -120,7 +120,7 @@ static void *ask_loop(void *unused) {
 static void *hold_loop(void *unused) {
     for (;;) {
         void *mine = NULL, *none;
-        if (take(&mine, 1 << 20) == 0) { take(&none, 1ULL << 29); release(mine); }
+        if (take(&mine, 1 << 20) == 0) { take(&none, 1ULL << 40); release(mine); }
     }
     return unused;
 }
