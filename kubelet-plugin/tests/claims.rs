@@ -77,6 +77,25 @@ async fn a_share_is_prepared_once_and_given_back_without_the_api_server() {
 }
 
 #[tokio::test]
+async fn a_service_socket_that_was_removed_is_bound_again_and_who_was_connected_stays_so() {
+    let bench = Bench::new(1);
+    bench.api.share(1, "chip-0-0", "4Gi", "10");
+    let node = bench.start().await;
+    let (channel, stop) = dial(&bench, &node).await;
+    let path = bench.path("dra.sock");
+    std::fs::remove_file(&path).unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::resume();
+    UnixStream::connect(&path).await.unwrap();
+    let mut dra = v1::dra_plugin_client::DraPluginClient::new(channel);
+    let request = v1::NodePrepareResourcesRequest { claims: vec![wire(1)] };
+    let answer = dra.node_prepare_resources(request).await.unwrap().into_inner();
+    assert_eq!(answer.claims[&uid(1)].error, "");
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn the_cdi_file_of_a_share_and_of_a_whole_module() {
     let bench = Bench::new(2);
     bench.api.share(1, "chip-0-1", "4Gi", "10");

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use vnpu_driver::id::ClaimUid;
 use vnpu_driver::record::{Checkpoint, ClaimState, Event, Record};
 use vnpu_driver::time::WallTime;
@@ -30,6 +31,8 @@ struct Shared {
     memory: Arc<Mutex<Memory>>,
     log: Arc<Mutex<LogFile>>,
     queue: mpsc::Sender<Job>,
+    /// Cancelled when the writer's thread is no more.
+    writer_ended: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -87,11 +90,17 @@ impl Store {
         let log = Arc::new(Mutex::new(opened.log));
         let (queue, jobs) = mpsc::channel();
         let writer = Writer { memory: Arc::clone(&memory), log: Arc::clone(&log), jobs };
+        let writer_ended = CancellationToken::new();
+        let ending = writer_ended.clone().drop_guard();
         std::thread::Builder::new()
             .name("checkpoint".to_owned())
             // It encodes nothing and recurses nowhere.
             .stack_size(256 * 1024)
-            .spawn(move || writer.run())
+            .spawn(move || {
+                // Told also when it panics.
+                let _ending = ending;
+                writer.run();
+            })
             .map_err(|e| StoreError::io("start the writer of", state_dir, e))?;
         let shared = Shared {
             state_dir: state_dir.to_owned(),
@@ -101,8 +110,14 @@ impl Store {
             memory,
             log,
             queue,
+            writer_ended,
         };
         Ok((Self { shared: Arc::new(shared) }, repairs))
+    }
+
+    /// Waits until nothing can be written any more, which no repetition mends: the program has to start anew.
+    pub async fn writer_ended(&self) {
+        self.shared.writer_ended.cancelled().await;
     }
 
     /// Begins work on claims: waits until no other instance works on them, and takes in what it wrote.
@@ -148,7 +163,10 @@ impl Store {
             tracing::error!(kept = %aside.display(), "the checkpoint was damaged while in use: what was whole is taken over");
         }
         if opened.truncated > 0 {
-            tracing::warn!(bytes = opened.truncated, "the end of the checkpoint was cut off by another instance's crash");
+            tracing::warn!(
+                bytes = opened.truncated,
+                "the end of the checkpoint was cut off by another instance's crash"
+            );
         }
         *log = opened.log;
         *lock(&self.shared.memory) = Memory { current: opened.state.clone(), durable: opened.state };
