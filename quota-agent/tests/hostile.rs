@@ -44,6 +44,7 @@ fn a_tenant_that_cuts_its_ledger_all_the_time_does_not_kill_the_agent() {
     if pid == 0 {
         // SAFETY: as above.
         unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             let fds = [libc::open(path.as_ptr(), libc::O_RDWR), libc::open(device.as_ptr(), libc::O_RDWR)];
             loop {
                 for fd in fds {
@@ -178,6 +179,7 @@ fn a_process_whose_first_thread_ended_keeps_its_slot_without_its_lock() {
     if pid == 0 {
         // SAFETY: as above.
         unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             let mut thread = std::mem::zeroed();
             libc::pthread_create(&raw mut thread, std::ptr::null(), stay, std::ptr::null_mut());
             libc::syscall(libc::SYS_exit, 0);

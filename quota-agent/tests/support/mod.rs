@@ -60,6 +60,8 @@ pub fn process_with_slot(usage: &Path, slot: usize, bytes: u64) -> i32 {
         let path = std::ffi::CString::new(usage.as_os_str().as_encoded_bytes()).unwrap();
         // SAFETY: as above; the descriptor stays open until the process is killed.
         unsafe {
+            // A test that fails must not leave it behind.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             let fd = libc::open(path.as_ptr(), libc::O_RDWR);
             let mut lock: libc::flock = std::mem::zeroed();
             lock.l_type = libc::F_WRLCK as _;
