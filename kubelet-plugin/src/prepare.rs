@@ -47,9 +47,9 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
         }
     }
     // Read with no session open: another instance must not wait for our API server.
-    let (seen, claim) = tokio::time::timeout(READING, read(node, name))
-        .await
-        .map_err(|_| OperationError::NotReady("what is known of the claim: hardware or API server do not answer"))??;
+    let (seen, claim) = tokio::time::timeout(READING, read(node, name)).await.map_err(|_| {
+        OperationError::NotReady("what is known of the claim: hardware or API server do not answer")
+    })??;
     let session = node.session().await?;
     // Asked again: another instance may have been at it meanwhile.
     let tombstone = match next_prepare(node.store.state(&uid).as_ref()) {

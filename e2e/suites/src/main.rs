@@ -16,8 +16,8 @@ mod example;
 mod holding;
 mod images;
 mod plugins;
-mod simulated;
 mod pods;
+mod simulated;
 
 use case::Case;
 use context::Context;

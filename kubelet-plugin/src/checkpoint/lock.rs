@@ -79,6 +79,7 @@ impl OperationLock {
 fn open(path: &Path, mode: u32) -> Result<File, StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(mode).open(path);
     let file = file.map_err(|e| StoreError::io("open", path, e))?;
-    file.set_permissions(Permissions::from_mode(mode)).map_err(|e| StoreError::io("set the mode of", path, e))?;
+    file.set_permissions(Permissions::from_mode(mode))
+        .map_err(|e| StoreError::io("set the mode of", path, e))?;
     Ok(file)
 }

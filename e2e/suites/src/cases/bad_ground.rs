@@ -161,7 +161,8 @@ fn damaged_checkpoint(context: &mut Context) -> Result<()> {
     let claims = [start(context, "one")?, start(context, "two")?];
     let uids = claims.iter().map(|c| c.uid.clone()).collect();
     let log = node.handle.state.join("checkpoint.log");
-    let spoil: [(&str, &str, fn(&mut Vec<u8>)); 3] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let spoil: [(&str, &str, Spoil); 3] = [
         // The begin of a record that a crash cut off.
         ("cut off", "was cut off by a crash", |bytes| bytes.extend([200, 0, 0, 0, 1, 2, 3, 4, b'{', b'"'])),
         ("damaged", "the checkpoint was damaged", |bytes| {

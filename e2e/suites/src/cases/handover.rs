@@ -180,7 +180,10 @@ fn shared_claim_of_the_next_pod(context: &mut Context) -> Result<()> {
         context.cluster.wait_for("the claim to be reserved for the pod elsewhere", PATIENCE, || {
             let claim = context.claim(claim)?;
             let users = claim.pointer("/status/reservedFor").and_then(Value::as_array);
-            Ok(users.into_iter().flatten().any(|user| user.pointer("/name").and_then(serde_json::Value::as_str) == Some("keeper")))
+            Ok(users
+                .into_iter()
+                .flatten()
+                .any(|user| user.pointer("/name").and_then(serde_json::Value::as_str) == Some("keeper")))
         })?;
         context.end("two")?;
         context.only_claims(&node, &[])?;
