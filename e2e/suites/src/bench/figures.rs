@@ -56,12 +56,12 @@ impl Figures {
         let mut values = BTreeMap::new();
         for line in text.lines() {
             let value: Value = serde_json::from_str(line).with_context(|| format!("no figure: {line}"))?;
-            let number = |name: &str| value[name].as_f64().unwrap_or(f64::NAN);
-            let count = |name: &str| value[name].as_u64().unwrap_or_default();
+            let number = |name: &str| value.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+            let count = |name: &str| value.get(name).and_then(Value::as_u64).unwrap_or_default();
             let mut keep = |name, at, number| {
                 values.insert(Key::new(name, at), number);
             };
-            match value["figure"].as_str().unwrap_or_default() {
+            match value.get("figure").and_then(Value::as_str).unwrap_or_default() {
                 "start_to_sockets" => keep("start_to_sockets", 0, number("ms")),
                 "start_to_first_slice" => keep("start_to_slice", 0, number("ms")),
                 "rss_idle" => keep("rss", 0, megabytes(number("kib"))),
