@@ -30,7 +30,14 @@ impl Context {
     /// Brings the cluster up.
     pub(crate) fn start() -> Result<Self> {
         let artefacts = Artefacts::build(false)?;
-        let cluster = Options { keep_logs: Some(Self::logs()), ..Options::default() };
+        let cluster = Options {
+            keep_logs: Some(Self::logs()),
+            // Off by default since v1 is stable; where an administrator serves them, the guard must hold there too.
+            apiserver_arguments: vec![
+                "--runtime-config=resource.k8s.io/v1beta1=true,resource.k8s.io/v1beta2=true".to_owned(),
+            ],
+            ..Options::default()
+        };
         let stack = Stack::start(artefacts, StackOptions { cluster, ..StackOptions::default() })?;
         Ok(Self { stack, namespace: String::new() })
     }
