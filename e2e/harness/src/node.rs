@@ -121,9 +121,9 @@ impl Node<'_> {
             "failSwapOn": false, "enforceNodeAllocatable": [], "oomScoreAdj": 0,
             "podLogsDir": self.run.join("pods"), "volumePluginDir": self.run.join("volume-plugins"),
             "resolvConf": resolv, "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local",
-            // Small, so that a nearly full developer's disk does not evict the test.
-            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
-                "nodefs.inodesFree": "1%", "imagefs.inodesFree": "1%"},
+            // Absolute and small: a percent of a large disk that is nearly full would evict the tests.
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "50Mi", "imagefs.available": "50Mi",
+                "nodefs.inodesFree": "1000", "imagefs.inodesFree": "1000"},
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
             "maxPods": 500, "readOnlyPort": 0, "syncFrequency": "5s",
             "kubeAPIQPS": 500, "kubeAPIBurst": 1000,
