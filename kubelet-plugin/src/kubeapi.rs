@@ -4,10 +4,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::client::ClientBuilder;
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tower::ServiceBuilder;
+use tower::retry::RetryLayer;
 use tower::timeout::TimeoutLayer;
 
 /// Why the API server could not be asked, or did not give what was asked for.
@@ -45,6 +51,10 @@ impl ApiError {
     }
 }
 
+/// How long a connection to the API server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// After so long without a sign of life the API server is asked for one, and after as long again given up.
+const ALIVE: Duration = Duration::from_secs(10);
 /// How long the API server may take to begin an answer: a connection that leads nowhere must not hold up the work.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -63,10 +73,57 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
         }
         None => Config::incluster().map_err(|e| setup(&e))?,
     };
-    config.connect_timeout = Some(Duration::from_secs(5));
+    config.connect_timeout = Some(CONNECT);
     // It bounds the wait for an answer to begin, so watches, whose answers never end, live on.
     let answers = TimeoutLayer::new(ANSWER);
-    Ok(ClientBuilder::try_from(config).map_err(|e| setup(&e))?.with_layer(&answers).build())
+    if config.proxy_url.is_some() {
+        let client = ClientBuilder::try_from(config).map_err(|e| setup(&e))?;
+        return Ok(client.with_layer(&answers).build());
+    }
+    Ok(multiplexed(&config).map_err(|e| setup(&e))?.with_layer(&answers).build())
+}
+
+/// The client that kube makes of a configuration speaks HTTP/1.1: each call that finds all connections busy begins
+/// with a TLS handshake of its own, which costs the API server more than the call. This one asks for HTTP/2, as
+/// Kubernetes' own clients do, and takes HTTP/1.1 where a proxy in between speaks nothing else.
+fn multiplexed(
+    config: &Config,
+) -> Result<
+    ClientBuilder<
+        impl tower::Service<
+            http::Request<Body>,
+            Response = http::Response<hyper::body::Incoming>,
+            Error = tower::BoxError,
+            Future: Send,
+        > + Send
+        + 'static,
+    >,
+    tower::BoxError,
+> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(config.connect_timeout);
+    let mut tls =
+        HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone().try_into()?));
+    }
+    let client = hyper_util::client::legacy::Builder::new(TokioExecutor::new())
+        // Everything goes over one connection, so one that leads nowhere has to be noticed.
+        .http2_keep_alive_interval(ALIVE)
+        .http2_keep_alive_timeout(ALIVE)
+        .http2_keep_alive_while_idle(true)
+        .timer(TokioTimer::new())
+        .build::<_, Body>(tls.enable_all_versions().wrap_connector(tcp));
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(tower::BoxError::from)
+        .service(client);
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()))
 }
 
 /// Reads a claim, trying again for a while when the API server cannot be reached.

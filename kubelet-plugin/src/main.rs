@@ -32,8 +32,7 @@ fn main() -> ExitCode {
         }
     };
     // Work is I/O and fsync on blocking threads; more workers would only cost memory on a node with 192 cores.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(32)
         .thread_stack_size(512 * 1024)
         .thread_name("vnpu")

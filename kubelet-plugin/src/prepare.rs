@@ -14,7 +14,7 @@ use crate::crash_at;
 use crate::error::OperationError;
 use crate::hardware::Inventories;
 use crate::kubeapi;
-use crate::materials::{Condition, MaterialError};
+use crate::materials::{Condition, MaterialError, Materials};
 use crate::node::{Node, blocking};
 use crate::status;
 
@@ -58,16 +58,23 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
         PrepareStep::Fresh => false,
         PrepareStep::AfterTombstone => true,
     };
-    match decide_and_make(node, &session, &uid, &claim, &seen, tombstone).await {
+    // All that touches the disk in one piece, on one thread: a Prepare is short, and each change of threads is not.
+    let (worker, decided) = (Arc::clone(node), uid.clone());
+    let made = blocking(move || {
+        let plan = decide_and_make(&worker, &session, &decided, &claim, &seen, tombstone);
+        plan.map_err(|error| (error, claim))
+    });
+    match made.await {
         Ok(plan) => {
             node.note_change();
             status::write_soon(node, uid);
             Ok(plan)
         }
-        Err(error) => {
+        Err(Some((error, claim))) => {
             node.events.refused(&claim, &error);
             Err(error)
         }
+        Err(None) => Err(OperationError::Internal),
     }
 }
 
@@ -121,55 +128,52 @@ async fn clear(node: &Arc<Node>, session: &Session, uid: &ClaimUid) -> Result<bo
     Ok(giving_back)
 }
 
-async fn decide_and_make(
-    node: &Arc<Node>,
+fn decide_and_make(
+    node: &Node,
     session: &Session,
     uid: &ClaimUid,
     claim: &Claim,
-    seen: &Arc<Inventories>,
+    seen: &Inventories,
     tombstone: bool,
 ) -> Result<PreparePlan, OperationError> {
     if tombstone {
         check_after_tombstone(claim, uid)?;
     }
     crash_at!("prepare.started.before");
-    // Decided and noted in one step, so that two claims cannot both find the last gigabyte free.
-    let plan = session
-        .decide(|state| {
-            let plan = plan_prepare(claim, uid, &seen.node_pools(), state.plans())?;
-            Ok::<_, OperationError>((Event::PrepareStarted { plan: plan.clone() }, plan))
-        })
-        .await?;
+    // Decided and noted in one step, so that two claims cannot both find the last gigabyte free. It is flushed with
+    // the record of completion: what a crash of the machine takes of it, it takes of the regions too, and what is
+    // left of the rest is found without it.
+    let plan = session.blocking_decide(|state| {
+        let plan = plan_prepare(claim, uid, &seen.node_pools(), state.plans())?;
+        Ok::<_, OperationError>((Event::PrepareStarted { plan: plan.clone() }, plan))
+    })?;
     crash_at!("prepare.started.after");
-    if let Err(error) = make_and_complete(node, session, &plan, seen).await {
-        give_up(node, session, &plan).await;
+    if let Err(error) = make_and_complete(node, session, &plan, seen) {
+        give_up(node, session, &plan);
         return Err(error);
     }
     Ok(plan)
 }
 
-async fn make_and_complete(
-    node: &Arc<Node>,
+fn make_and_complete(
+    node: &Node,
     session: &Session,
     plan: &PreparePlan,
-    seen: &Arc<Inventories>,
+    seen: &Inventories,
 ) -> Result<(), OperationError> {
-    make(node, plan, seen).await?;
+    node.materials.make(plan, seen)?;
     crash_at!("prepare.completed.before");
-    session.write(Event::PrepareCompleted { plan: plan.clone() }).await?;
+    session.blocking_write(Event::PrepareCompleted { plan: plan.clone() })?;
     crash_at!("prepare.completed.after");
     Ok(())
 }
 
 /// Undoes an attempt that failed. If even that fails, the record `PrepareStarted` stays and the next Prepare,
 /// Unprepare or reconciliation undoes it.
-async fn give_up(node: &Arc<Node>, session: &Session, plan: &PreparePlan) {
-    let undone: Result<(), OperationError> = async {
-        undo(node, &plan.claim).await?;
-        session.write(Event::Forgotten { claim: plan.claim.clone() }).await?;
-        Ok(())
-    }
-    .await;
+fn give_up(node: &Node, session: &Session, plan: &PreparePlan) {
+    let undone = remove(&node.materials, &plan.claim)
+        .map_err(OperationError::from)
+        .and_then(|()| Ok(session.blocking_write(Event::Forgotten { claim: plan.claim.clone() })?));
     if let Err(error) = undone {
         tracing::warn!(claim = %plan.claim, %error, "an attempt to prepare could not be undone yet");
     }
@@ -180,14 +184,19 @@ async fn give_up(node: &Arc<Node>, session: &Session, plan: &PreparePlan) {
 ///
 /// # Errors
 /// What cannot be removed.
+pub fn remove(materials: &Materials, claim: &ClaimUid) -> Result<(), MaterialError> {
+    materials.remove_cdi(claim)?;
+    crash_at!("unprepare.cdi.after");
+    materials.remove_regions(claim)
+}
+
+/// As [`remove`], on a blocking thread.
+///
+/// # Errors
+/// As [`remove`].
 pub async fn undo(node: &Arc<Node>, claim: &ClaimUid) -> Result<(), OperationError> {
     let (materials, claim) = (Arc::clone(&node.materials), claim.clone());
-    work(move || {
-        materials.remove_cdi(&claim)?;
-        crash_at!("unprepare.cdi.after");
-        materials.remove_regions(&claim)
-    })
-    .await
+    work(move || remove(&materials, &claim)).await
 }
 
 /// Makes regions and CDI file of a plan.

@@ -105,7 +105,7 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
 
     let ended = tokio::select! {
         () = signals.next() => Ok(()),
-        () = node.store.writer_ended() => Err(anyhow::anyhow!("the writer of the checkpoint ended by itself")),
+        () = node.store.broken() => Err(anyhow::anyhow!("the checkpoint's disk failed, and what it holds is not known")),
         // Loops end only when told to; one that ends by itself takes the process with it, and it is started anew.
         ended = tasks.join_next() => match ended {
             Some(Ok(Err(error))) => Err(error),

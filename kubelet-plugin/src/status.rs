@@ -30,11 +30,16 @@ pub fn write_soon(node: &Arc<Node>, uid: ClaimUid) {
     node.tasks.spawn(async move {
         tokio::time::sleep(PAUSE).await;
         let _turn = TURNS.acquire().await;
-        let Some(ClaimState::PrepareCompleted(plan)) = worker.store.state(&uid) else { return };
-        if let Err(error) = read_and_write(&worker, &plan).await {
-            tracing::warn!(claim = %uid, %error, "status.devices is not written yet");
-        }
+        // On the heap only now: hundreds may wait at a time, most of them for nothing.
+        Box::pin(write_if_prepared(&worker, &uid)).await;
     });
+}
+
+async fn write_if_prepared(node: &Arc<Node>, uid: &ClaimUid) {
+    let Some(ClaimState::PrepareCompleted(plan)) = node.store.state(uid) else { return };
+    if let Err(error) = read_and_write(node, &plan).await {
+        tracing::warn!(claim = %uid, %error, "status.devices is not written yet");
+    }
 }
 
 /// Reads the claim, and writes its entries if they are not there already.

@@ -82,9 +82,7 @@ pub(crate) fn write_entry(
     let file = match SharedFile::open(&path)? {
         Some(file) => file,
         None => {
-            let mut bytes = header.clone();
-            bytes.resize(DEVICE_SIZE, 0);
-            file::put(&path, &bytes, 0o666)?;
+            file::put(&path, &header, DEVICE_SIZE, 0o666)?;
             SharedFile::open(&path)?.ok_or_else(|| invalid(&path, "somebody removed it"))?
         }
     };
@@ -134,7 +132,7 @@ fn set(file: &SharedFile, values: &QuotaValues) -> Result<(), AgentError> {
 fn header(generation: u64) -> Option<Vec<u8>> {
     let copy = Copy::zeroed(DEVICE_SIZE);
     DeviceView::create(copy.mapping(), generation).ok()?;
-    copy.bytes().get(..HEADER_SIZE).map(<[u8]>::to_vec)
+    Some(copy.first(HEADER_SIZE))
 }
 
 fn is_spoiled(file: &SharedFile, wanted: &[u8]) -> Result<bool, AgentError> {

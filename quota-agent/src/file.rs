@@ -69,8 +69,8 @@ impl SharedFile {
     }
 }
 
-/// Makes a file of `bytes` under a temporary name and puts it in place.
-pub(crate) fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AgentError> {
+/// Makes a file of `size` bytes, `bytes` and then zeros, under a temporary name and puts it in place.
+pub(crate) fn put(path: &Path, bytes: &[u8], size: usize, mode: u32) -> Result<(), AgentError> {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY);
     let temporary = PathBuf::from(name);
@@ -81,7 +81,7 @@ pub(crate) fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AgentError
         .custom_flags(libc::O_NOFOLLOW)
         .open(&temporary)
         .map_err(|e| AgentError::io("create", &temporary, e))?;
-    fill(&temporary, &file, bytes.len())?;
+    fill(&temporary, &file, size)?;
     // Set apart from creation: the umask must not decide who can use a region.
     file.set_permissions(Permissions::from_mode(mode))
         .and_then(|()| file.write_all_at(bytes, 0))

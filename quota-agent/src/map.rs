@@ -76,7 +76,13 @@ impl Copy {
 
     /// What stands in it.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.words.iter().flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).collect()
+        self.first(size_of_val(&*self.words))
+    }
+
+    /// The first `size` bytes of it, in whole words: a header can be had without what follows.
+    pub(crate) fn first(&self, size: usize) -> Vec<u8> {
+        let words = self.words.iter().take(size.div_ceil(8));
+        words.flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).collect()
     }
 
     /// The memory, for a view. The view must not outlive `self`.

@@ -48,7 +48,8 @@ impl QuotaRegion {
             }
         }
         view.publish(shares.claim.bytes(), generation);
-        file::put(&path, &copy.bytes(), 0o644)
+        let bytes = copy.bytes();
+        file::put(&path, &bytes, bytes.len(), 0o644)
     }
 
     /// Brings the region to `shares` in place. Its chips must be those of the region, in any order.

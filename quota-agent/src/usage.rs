@@ -60,7 +60,7 @@ impl Expected {
             header.min_reader.store(reader, Ordering::Relaxed);
         }
         header.slots_high_water.store(high_water, Ordering::Relaxed);
-        copy.bytes().get(..HEADER_SIZE).map(<[u8]>::to_vec)
+        Some(copy.first(HEADER_SIZE))
     }
 }
 
@@ -95,9 +95,8 @@ impl UsageRegion {
             let region = Self { file, expected };
             return if region.damage()?.is_some() { region.repair() } else { Ok(()) };
         }
-        let mut bytes = expected.header(0).ok_or_else(|| invalid(&path, "it would be too large"))?;
-        bytes.resize(expected.size(), 0);
-        file::put(&path, &bytes, 0o666)
+        let header = expected.header(0).ok_or_else(|| invalid(&path, "it would be too large"))?;
+        file::put(&path, &header, expected.size(), 0o666)
     }
 
     /// What tenants did to the file so that their own next processes could not use it; `None` when it is sound.

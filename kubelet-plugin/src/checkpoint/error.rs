@@ -47,9 +47,15 @@ pub enum StoreError {
         /// What the record's reader says.
         source: RecordError,
     },
-    /// The thread that writes the log is gone.
-    #[error("the checkpoint's writer has ended: restart the plugin")]
-    WriterGone,
+    /// A flush failed, and with it went what others had written meanwhile.
+    #[error("checkpoint {path}: a flush failed and what was not on the disk is undone; it is tried again")]
+    SetBack {
+        /// The log.
+        path: PathBuf,
+    },
+    /// What the log says is not known any more.
+    #[error("the checkpoint cannot be used any more: restart the plugin")]
+    Broken,
 }
 
 impl StoreError {
@@ -62,33 +68,18 @@ impl StoreError {
         }
     }
 
-    /// The same error once more, for another caller of the same write.
-    pub(super) fn again(&self) -> Self {
-        let copy = |e: &io::Error| match e.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(e.kind(), e.to_string()),
-        };
-        match self {
-            Self::Full { path, source } => Self::Full { path: path.clone(), source: copy(source) },
-            Self::Io { operation, path, source } => {
-                Self::Io { operation, path: path.clone(), source: copy(source) }
-            }
-            Self::NewerFormat { .. } | Self::NewerRecord { .. } | Self::WriterGone => Self::WriterGone,
-        }
-    }
-
     /// Whether the same call may succeed later.
     pub const fn retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. })
+        matches!(self, Self::Full { .. } | Self::Io { .. } | Self::SetBack { .. })
     }
 
     /// Stable word for metrics and events.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Full { .. } => "state_full",
-            Self::Io { .. } => "state_io",
+            Self::Io { .. } | Self::SetBack { .. } => "state_io",
             Self::NewerFormat { .. } | Self::NewerRecord { .. } => "state_newer",
-            Self::WriterGone => "state_writer_gone",
+            Self::Broken => "state_broken",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vnpu_driver::record::{Checkpoint, Record, RecordError};
 use vnpu_driver::time::WallTime;
@@ -26,8 +27,10 @@ struct Stamp {
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     stamp: Stamp,
+    /// So many bytes are known to be on the disk.
+    flushed: u64,
     compacted: u64,
 }
 
@@ -121,7 +124,8 @@ impl LogFile {
                 .map_err(|e| StoreError::io("repair", &path, e))?;
         }
         let stamp = stamp_of(&file, &path)?;
-        let log = Self { path, file, stamp, compacted: 0 };
+        // What another instance wrote it has flushed, or nobody was told of it.
+        let log = Self { path, file: Arc::new(file), stamp, flushed: stamp.length, compacted: 0 };
         Ok(Opened { log, state, quarantined: None, truncated })
     }
 
@@ -144,15 +148,12 @@ impl LogFile {
         }
     }
 
-    /// Appends records and waits until they are on the disk: one write and one flush for all of them. After an
-    /// error the log is as it was.
-    pub(super) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), StoreError> {
-        let mut bytes = Vec::with_capacity(payloads.iter().map(|p| p.len() + 16).sum());
-        for payload in payloads {
-            frame::append(&mut bytes, payload);
-        }
-        let written = self.write(&bytes);
-        if let Err(error) = written {
+    /// Appends a record, which a crash of the process cannot take away any more, and a crash of the machine can
+    /// until it is flushed. After an error the log is as it was.
+    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), StoreError> {
+        let mut bytes = Vec::with_capacity(payload.len() + 16);
+        frame::append(&mut bytes, payload);
+        if let Err(error) = self.write(&bytes) {
             // A part of a frame must not stand before the next one. Where even this fails, the part is a cut-off
             // tail for the next start, and a damaged body at worst if more could be appended after it.
             let _ = self.file.set_len(self.stamp.length);
@@ -162,17 +163,36 @@ impl LogFile {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = &*self.file;
         #[cfg(feature = "failpoints")]
         if let Some((first, second)) = bytes.split_at_checked(bytes.len() / 2) {
-            self.file.write_all(first)?;
+            file.write_all(first)?;
             crash_at!("log.write.half");
-            self.file.write_all(second)?;
+            file.write_all(second)?;
         }
         #[cfg(not(feature = "failpoints"))]
-        self.file.write_all(bytes)?;
+        file.write_all(bytes)?;
         crash_at!("log.write.after");
-        self.file.sync_data()
+        Ok(())
+    }
+
+    /// The file and its length now, to be flushed while others append; then comes [`Self::flushed_to`].
+    pub(super) fn to_flush(&self) -> (Arc<File>, u64) {
+        (Arc::clone(&self.file), self.stamp.length)
+    }
+
+    /// Notes that so many bytes are on the disk.
+    pub(super) fn flushed_to(&mut self, length: u64) {
+        self.flushed = self.flushed.max(length);
+    }
+
+    /// Cuts off what may not be on the disk: after a flush that failed nobody knows what of it is, and a second
+    /// flush would not tell (fsync(2), errors).
+    pub(super) fn cut_to_flushed(&mut self) -> Result<(), StoreError> {
+        self.file.set_len(self.flushed).map_err(|e| StoreError::io("cut back", &self.path, e))?;
+        self.stamp.length = self.flushed;
+        Ok(())
     }
 
     /// Whether the log is mostly history.
@@ -226,7 +246,8 @@ impl LogFile {
         sync_parent(path)?;
         let file = OpenOptions::new().append(true).open(path).map_err(io("open"))?;
         let stamp = stamp_of(&file, path)?;
-        Ok(Self { path: path.to_owned(), file, stamp, compacted: stamp.length })
+        let (file, length) = (Arc::new(file), stamp.length);
+        Ok(Self { path: path.to_owned(), file, stamp, flushed: length, compacted: length })
     }
 }
 

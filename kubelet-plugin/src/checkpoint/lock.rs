@@ -69,7 +69,7 @@ impl OperationLock {
                     Ok(()) => Ok(Held { _file: file }),
                     Err(e) => Err(StoreError::io("lock", &path, e)),
                 });
-                waiting.await.unwrap_or(Err(StoreError::WriterGone))
+                waiting.await.unwrap_or(Err(StoreError::Broken))
             }
         }
     }

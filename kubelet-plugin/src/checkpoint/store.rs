@@ -1,11 +1,11 @@
 //! The checkpoint as the plugin uses it: the present state in memory, changes made durable together (concurrent
-//! calls share one fsync), and sessions that keep other instances out while claims are worked on.
+//! calls share one flush), and sessions that keep other instances out while claims are worked on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vnpu_driver::id::ClaimUid;
 use vnpu_driver::record::{Checkpoint, ClaimState, Event, Record};
@@ -21,6 +21,7 @@ pub struct Store {
     shared: Arc<Shared>,
 }
 
+/// Locks are taken in the order `flushed`, `log`, `memory`.
 #[derive(Debug)]
 struct Shared {
     state_dir: PathBuf,
@@ -28,34 +29,28 @@ struct Shared {
     /// One acquisition at a time.
     entering: tokio::sync::Mutex<()>,
     sessions: Mutex<Sessions>,
-    memory: Arc<Mutex<Memory>>,
-    log: Arc<Mutex<LogFile>>,
-    queue: mpsc::Sender<Job>,
-    /// Cancelled when the writer's thread is no more.
-    writer_ended: CancellationToken,
+    /// What operations see. Held for moments only: async code looks at it.
+    memory: Mutex<Checkpoint>,
+    log: Mutex<Log>,
+    /// How many records of this process are on the disk. Who holds it flushes for all who wait for it.
+    flushed: Mutex<u64>,
+    /// Counts the flushes that failed. Changed with `flushed` and `log` held.
+    generation: AtomicU64,
+    /// Cancelled when the log's content is not known any more.
+    broken: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Log {
+    file: LogFile,
+    /// Records that this process has written.
+    written: u64,
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
     count: usize,
     held: Option<Held>,
-}
-
-/// `current` is what operations see; `durable` is what the disk has, to fall back to when a write fails.
-#[derive(Debug)]
-struct Memory {
-    current: Checkpoint,
-    durable: Checkpoint,
-}
-
-/// The queued write keeps its session open: other instances stay out until the record is on the disk and the log
-/// is compacted, even when the caller has gone away meanwhile.
-#[derive(Debug)]
-struct Job {
-    record: Record,
-    payload: Vec<u8>,
-    done: oneshot::Sender<Result<(), StoreError>>,
-    session: Arc<Guard>,
 }
 
 /// What opening the store found that people should know.
@@ -86,38 +81,23 @@ impl Store {
         let opened = LogFile::open(state_dir, now())?;
         drop(held);
         let repairs = Repairs { quarantined: opened.quarantined, truncated: opened.truncated };
-        let memory = Arc::new(Mutex::new(Memory { current: opened.state.clone(), durable: opened.state }));
-        let log = Arc::new(Mutex::new(opened.log));
-        let (queue, jobs) = mpsc::channel();
-        let writer = Writer { memory: Arc::clone(&memory), log: Arc::clone(&log), jobs };
-        let writer_ended = CancellationToken::new();
-        let ending = writer_ended.clone().drop_guard();
-        std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            // It encodes nothing and recurses nowhere.
-            .stack_size(256 * 1024)
-            .spawn(move || {
-                // Told also when it panics.
-                let _ending = ending;
-                writer.run();
-            })
-            .map_err(|e| StoreError::io("start the writer of", state_dir, e))?;
         let shared = Shared {
             state_dir: state_dir.to_owned(),
             lock: operation_lock,
             entering: tokio::sync::Mutex::new(()),
             sessions: Mutex::default(),
-            memory,
-            log,
-            queue,
-            writer_ended,
+            memory: Mutex::new(opened.state),
+            log: Mutex::new(Log { file: opened.log, written: 0 }),
+            flushed: Mutex::new(0),
+            generation: AtomicU64::new(0),
+            broken: CancellationToken::new(),
         };
         Ok((Self { shared: Arc::new(shared) }, repairs))
     }
 
     /// Waits until nothing can be written any more, which no repetition mends: the program has to start anew.
-    pub async fn writer_ended(&self) {
-        self.shared.writer_ended.cancelled().await;
+    pub async fn broken(&self) {
+        self.shared.broken.cancelled().await;
     }
 
     /// Begins work on claims: waits until no other instance works on them, and takes in what it wrote.
@@ -143,19 +123,20 @@ impl Store {
     }
 
     fn session(&self, reloaded: bool) -> Session {
-        Session { guard: Arc::new(Guard { shared: Arc::clone(&self.shared) }), reloaded }
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        Session { guard: Arc::new(Guard { shared: Arc::clone(&self.shared), generation }), reloaded }
     }
 
     fn refresh(&self) -> Result<bool, StoreError> {
         let mut log = lock(&self.shared.log);
-        if !log.changed_outside()? {
+        if !log.file.changed_outside()? {
             return Ok(false);
         }
-        if log.is_missing() {
+        if log.file.is_missing() {
             // What this process knows is all that is left of it: an empty log would forget claims that run.
-            tracing::error!(path = %log.path().display(), "the checkpoint was removed while in use: it is written anew from memory");
-            let durable = lock(&self.shared.memory).durable.clone();
-            log.compact(&durable, now())?;
+            tracing::error!(path = %log.file.path().display(), "the checkpoint was removed while in use: it is written anew from memory");
+            let known = lock(&self.shared.memory).clone();
+            log.file.compact(&known, now())?;
             return Ok(false);
         }
         let opened = LogFile::open(&self.shared.state_dir, now())?;
@@ -168,14 +149,14 @@ impl Store {
                 "the end of the checkpoint was cut off by another instance's crash"
             );
         }
-        *log = opened.log;
-        *lock(&self.shared.memory) = Memory { current: opened.state.clone(), durable: opened.state };
+        log.file = opened.log;
+        *lock(&self.shared.memory) = opened.state;
         Ok(true)
     }
 
     /// Looks at the present state.
     pub fn look<T>(&self, read: impl FnOnce(&Checkpoint) -> T) -> T {
-        read(&lock(&self.shared.memory).current)
+        read(&lock(&self.shared.memory))
     }
 
     /// Where one claim stands.
@@ -195,6 +176,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Guard {
     shared: Arc<Shared>,
+    /// As it was when the session began: what it has seen since may be undone when this has changed.
+    generation: u64,
 }
 
 impl Drop for Guard {
@@ -213,110 +196,132 @@ impl Session {
         self.reloaded
     }
 
-    /// Writes one event; returns when it is on the disk.
+    /// Writes one event on a blocking thread; returns when it is on the disk.
     ///
     /// # Errors
-    /// I/O; then the state is as before.
+    /// As [`Self::blocking_write`].
     pub async fn write(&self, event: Event) -> Result<(), StoreError> {
-        self.decide(|_| Ok::<_, StoreError>((event, ()))).await
+        // The write keeps the session open, even when the caller has gone away meanwhile.
+        let guard = Arc::clone(&self.guard);
+        let written = tokio::task::spawn_blocking(move || guard.write(event));
+        written.await.unwrap_or(Err(StoreError::Broken))
+    }
+
+    /// Writes one event; returns when it is on the disk. Concurrent callers share one flush.
+    ///
+    /// # Errors
+    /// I/O; then the state is as before. After a flush that failed also what was written at the same time, and
+    /// what was decided in sessions that were open then, is undone.
+    pub fn blocking_write(&self, event: Event) -> Result<(), StoreError> {
+        self.guard.write(event)
     }
 
     /// Decides with the present state at hand, and writes what was decided. No other decision comes in between:
-    /// two claims that decide at the same time see each other. Returns when the event is on the disk.
+    /// two claims that decide at the same time see each other. The record outlives this process at once, and a
+    /// crash of the machine from the session's next [`Self::blocking_write`] on.
     ///
     /// # Errors
     /// What `decide` says, or I/O; then the state is as before.
-    pub async fn decide<T, E: From<StoreError>>(
+    pub fn blocking_decide<T, E: From<StoreError>>(
         &self,
         decide: impl FnOnce(&Checkpoint) -> Result<(Event, T), E>,
     ) -> Result<T, E> {
-        let shared = &self.guard.shared;
-        let (done, wait) = oneshot::channel();
-        let value = {
-            let mut memory = lock(&shared.memory);
-            let (event, value) = decide(&memory.current)?;
-            let record = Record::new(now(), event);
-            let payload = record.encode().map_err(|e| {
-                StoreError::io("encode a record for", &shared.state_dir, std::io::Error::other(e))
-            })?;
-            memory.current.apply(&record);
-            // Queued under the lock: the log's order is the order of decisions.
-            let job = Job { record, payload, done, session: Arc::clone(&self.guard) };
-            shared.queue.send(job).map_err(|_| StoreError::WriterGone)?;
-            value
-        };
-        wait.await.unwrap_or(Err(StoreError::WriterGone))?;
-        Ok(value)
+        self.guard.append(decide).map(|(_, value)| value)
     }
 }
 
-struct Writer {
-    memory: Arc<Mutex<Memory>>,
-    log: Arc<Mutex<LogFile>>,
-    jobs: mpsc::Receiver<Job>,
-}
+impl Guard {
+    fn write(&self, event: Event) -> Result<(), StoreError> {
+        let (number, ()) = self.append(|_| Ok::<_, StoreError>((event, ())))?;
+        self.flush(number)
+    }
 
-impl Writer {
-    fn run(self) {
-        while let Ok(first) = self.jobs.recv() {
-            let mut batch = vec![first];
-            batch.extend(self.jobs.try_iter());
-            self.commit(batch);
+    /// Writes what was decided; returns its number for [`Self::flush`].
+    fn append<T, E: From<StoreError>>(
+        &self,
+        decide: impl FnOnce(&Checkpoint) -> Result<(Event, T), E>,
+    ) -> Result<(u64, T), E> {
+        let shared = &self.shared;
+        // Held throughout: the log's order is the order of decisions.
+        let mut log = lock(&shared.log);
+        self.check_generation(&log)?;
+        let (event, value) = decide(&lock(&shared.memory))?;
+        let record = Record::new(now(), event);
+        let payload = record
+            .encode()
+            .map_err(|e| StoreError::io("encode a record for", log.file.path(), std::io::Error::other(e)))?;
+        log.file.append(&payload)?;
+        log.written += 1;
+        lock(&shared.memory).apply(&record);
+        Ok((log.written, value))
+    }
+
+    fn check_generation(&self, log: &Log) -> Result<(), StoreError> {
+        if self.shared.broken.is_cancelled() {
+            return Err(StoreError::Broken);
         }
+        if self.shared.generation.load(Ordering::Acquire) != self.generation {
+            return Err(StoreError::SetBack { path: log.file.path().to_owned() });
+        }
+        Ok(())
     }
 
-    fn commit(&self, mut batch: Vec<Job>) {
-        let payloads: Vec<Vec<u8>> = batch.iter_mut().map(|job| std::mem::take(&mut job.payload)).collect();
-        let mut log = lock(&self.log);
-        match log.append(&payloads) {
-            Ok(()) => {
-                let durable = {
-                    let mut memory = lock(&self.memory);
-                    for job in &batch {
-                        memory.durable.apply(&job.record);
-                    }
-                    log.is_long().then(|| memory.durable.clone())
-                };
-                let mut sessions = Vec::with_capacity(batch.len());
-                for job in batch {
-                    let _ = job.done.send(Ok(()));
-                    sessions.push(job.session);
-                }
-                if let Some(Err(error)) = durable.map(|state| log.compact(&state, now())) {
+    /// Returns when record `number` is on the disk: by a flush of its own, or of somebody who was there first.
+    fn flush(&self, number: u64) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut flushed = lock(&shared.flushed);
+        let (file, length, written) = {
+            let log = lock(&shared.log);
+            self.check_generation(&log)?;
+            if *flushed >= number {
+                return Ok(());
+            }
+            let (file, length) = log.file.to_flush();
+            (file, length, log.written)
+        };
+        let result = flush(&file);
+        let mut log = lock(&shared.log);
+        if let Err(error) = result {
+            let error = StoreError::io("flush", log.file.path(), error);
+            self.set_back(&mut log);
+            return Err(error);
+        }
+        log.file.flushed_to(length);
+        *flushed = written;
+        if log.file.is_long() {
+            let state = lock(&shared.memory).clone();
+            match log.file.compact(&state, now()) {
+                Ok(()) => *flushed = log.written,
+                Err(error) => {
                     tracing::warn!(%error, "the checkpoint stays long: it could not be compacted");
                 }
-                // Not before: another instance would append to the log that has just been replaced.
-                drop(sessions);
-            }
-            Err(error) => {
-                let mut memory = lock(&self.memory);
-                for job in batch {
-                    memory.fall_back(&job.record);
-                    let _ = job.done.send(Err(error.again()));
-                }
             }
         }
+        Ok(())
+    }
+
+    /// After a flush that failed: all goes back to what is known to be on the disk.
+    fn set_back(&self, log: &mut Log) {
+        let shared = &self.shared;
+        let again = log.file.cut_to_flushed().and_then(|()| LogFile::open(&shared.state_dir, now()));
+        match again {
+            Ok(opened) => {
+                log.file = opened.log;
+                *lock(&shared.memory) = opened.state;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the checkpoint cannot be read back after a flush that failed");
+                shared.broken.cancel();
+            }
+        }
+        shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
 
-impl Memory {
-    /// Undoes `record` in `current`: a claim is worked on by one operation at a time, so what the disk says of it
-    /// is what it was before.
-    fn fall_back(&mut self, record: &Record) {
-        let claim = match &record.event {
-            Event::Boot { .. } => return,
-            Event::PrepareStarted { plan }
-            | Event::PrepareCompleted { plan }
-            | Event::UnprepareStarted { plan } => &plan.claim,
-            Event::Unprepared { claim } | Event::Forgotten { claim } => claim,
-        };
-        let (time, event) = match self.durable.state(claim).cloned() {
-            None => (record.time, Event::Forgotten { claim: claim.clone() }),
-            Some(ClaimState::PrepareStarted(plan)) => (record.time, Event::PrepareStarted { plan }),
-            Some(ClaimState::PrepareCompleted(plan)) => (record.time, Event::PrepareCompleted { plan }),
-            Some(ClaimState::UnprepareStarted(plan)) => (record.time, Event::UnprepareStarted { plan }),
-            Some(ClaimState::Unprepared(at)) => (at, Event::Unprepared { claim: claim.clone() }),
-        };
-        self.current.apply(&Record::new(time, event));
+fn flush(file: &std::fs::File) -> std::io::Result<()> {
+    #[cfg(test)]
+    if super::tests::FLUSHES_FAIL.get() {
+        return Err(std::io::Error::from_raw_os_error(5));
     }
+    file.sync_data()
 }

@@ -9,7 +9,12 @@ use vnpu_driver::record::{ClaimState, Event};
 use vnpu_driver::share::ClaimShares;
 
 use super::frame::{self, Damage, Scan};
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
+
+thread_local! {
+    /// Makes every flush of this thread fail, as a dying disk does.
+    pub(super) static FLUSHES_FAIL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 fn uid(n: u32) -> ClaimUid {
     ClaimUid::new(format!("{n:08x}-1111-4222-8333-444455556666")).unwrap()
@@ -73,18 +78,45 @@ async fn concurrent_writes_all_last() {
 async fn a_decision_sees_the_one_before_it_although_neither_is_on_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    let session = store.enter().await.unwrap();
-    let take = |n: u32| {
-        session.decide(move |state| {
+    let (first, second) = (store.enter().await.unwrap(), store.enter().await.unwrap());
+    let take = |session: &Session, n: u32| {
+        session.blocking_decide(|state| {
             if state.plans().count() > 0 {
-                Err(StoreError::WriterGone)
+                Err(StoreError::Broken)
             } else {
                 Ok((Event::PrepareStarted { plan: plan(n) }, ()))
             }
         })
     };
-    let (one, two) = tokio::join!(take(1), take(2));
-    assert_eq!([one.is_ok(), two.is_ok()].iter().filter(|ok| **ok).count(), 1);
+    assert!(take(&first, 1).is_ok());
+    assert!(take(&second, 2).is_err());
+    // A crash of the process, not of the machine, leaves it.
+    drop((first, second));
+    assert!(matches!(open(dir.path()).await.state(&uid(1)), Some(ClaimState::PrepareStarted(_))));
+}
+
+#[tokio::test]
+async fn a_failed_flush_undoes_all_that_was_not_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    write(&store, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    let (failing, beside) = (store.enter().await.unwrap(), store.enter().await.unwrap());
+    let started = |n| Ok::<_, StoreError>((Event::PrepareStarted { plan: plan(n) }, ()));
+    beside.blocking_decide(|_| started(2)).unwrap();
+    FLUSHES_FAIL.set(true);
+    let error = failing.blocking_write(Event::PrepareCompleted { plan: plan(3) }).unwrap_err();
+    FLUSHES_FAIL.set(false);
+    assert!(error.retryable() && error.to_string().contains("cannot flush"), "{error}");
+    assert!(completed(&store, 1));
+    assert!(store.state(&uid(2)).is_none() && store.state(&uid(3)).is_none());
+    // What it decided on is undone: it must not go on as if it still had the chips.
+    let error = beside.blocking_write(Event::PrepareCompleted { plan: plan(2) }).unwrap_err();
+    assert!(matches!(error, StoreError::SetBack { .. }) && error.retryable(), "{error}");
+    drop((failing, beside));
+    write(&store, Event::PrepareCompleted { plan: plan(4) }).await.unwrap();
+    let again = open(dir.path()).await;
+    assert_eq!(again.look(Clone::clone), store.look(Clone::clone));
+    assert!(completed(&again, 1) && completed(&again, 4) && again.state(&uid(2)).is_none());
 }
 
 #[tokio::test]

@@ -134,6 +134,9 @@ func (b *bench) run(ctx context.Context, command []string) error {
 	}
 	time.Sleep(2 * time.Second)
 	b.emit("rss_idle", map[string]any{"kib": rss(process.Process.Pid)})
+	if err := b.measureReads(ctx); err != nil {
+		return err
+	}
 	total := 0
 	for _, callers := range []int{1, 2, 4, 8} {
 		claims, err := b.makeClaims(ctx, b.cycles)
@@ -255,6 +258,29 @@ func (b *bench) makeClaims(ctx context.Context, count int) ([]*drapb.Claim, erro
 func (b *bench) deleteClaims(ctx context.Context) error {
 	return b.client.ResourceV1().ResourceClaims(b.namespace).DeleteCollection(ctx, metav1.DeleteOptions{},
 		metav1.ListOptions{LabelSelector: "bench=plugin"})
+}
+
+// measureReads times how long the API server takes to answer the one question that every Prepare asks, over this
+// program's own warm connection: no driver can be faster than this.
+func (b *bench) measureReads(ctx context.Context) error {
+	claims, err := b.makeClaims(ctx, b.cycles)
+	if err != nil {
+		return err
+	}
+	for _, callers := range []int{1, 8} {
+		took := make([]time.Duration, len(claims))
+		err := parallel(callers, len(claims), func(i int) error {
+			at := time.Now()
+			_, err := b.client.ResourceV1().ResourceClaims(b.namespace).Get(ctx, claims[i].Name, metav1.GetOptions{})
+			took[i] = time.Since(at)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.emit("reads", map[string]any{"callers": callers, "p50_ms": quantile(took, .50), "p99_ms": quantile(took, .99)})
+	}
+	return b.deleteClaims(ctx)
 }
 
 // measure prepares and unprepares every claim once, with so many callers at the same time.
