@@ -66,6 +66,10 @@ impl Figures {
                 "start_to_first_slice" => keep("start_to_slice", 0, number("ms")),
                 "rss_idle" => keep("rss", 0, megabytes(number("kib"))),
                 "rss_after" => keep("rss", count("cycles"), megabytes(number("kib"))),
+                "reads" => {
+                    keep("read_p50_ms", count("callers"), number("p50_ms"));
+                    keep("read_p99_ms", count("callers"), number("p99_ms"));
+                }
                 "cycles" => LATENCIES.iter().for_each(|name| keep(name, count("callers"), number(name))),
                 _ => {}
             }

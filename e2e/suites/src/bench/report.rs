@@ -32,6 +32,11 @@ fn lines(runs: &[Figures]) -> Vec<(String, Key, Goal)> {
     ];
     for callers in [1, 2, 4, 8] {
         let of = |what: &str| format!("{what}, {callers} caller{}", if callers == 1 { "" } else { "s" });
+        if matches!(callers, 1 | 8) {
+            let read = |q: &str| of(&format!("API server's answer alone, {q} ms"));
+            lines.push((read("p50"), Key::new("read_p50_ms", callers), Goal::None));
+            lines.push((read("p99"), Key::new("read_p99_ms", callers), Goal::None));
+        }
         let (p50, p99) = match callers {
             1 => (Goal::AtMost(2.0), Goal::AtMost(8.0)),
             8 => (Goal::None, Goal::AtMost(20.0)),
