@@ -51,19 +51,33 @@ impl ApiError {
     }
 }
 
-/// How long a connection to the API server may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// After so long without a sign of life the API server is asked for one, and after as long again given up.
-const ALIVE: Duration = Duration::from_secs(10);
-/// How long the API server may take to begin an answer: a connection that leads nowhere must not hold up the work.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long the API server is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// For an answer to begin: a connection that leads nowhere must not hold up the work. Watches, whose answers
+    /// never end, live on.
+    pub answer: Duration,
+    /// After so long without a sign of life the server is asked for one, and after as long again given up.
+    pub alive: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connect: seconds(5), answer: seconds(10), alive: seconds(10) }
+    }
+}
 
 /// Makes the client: from a kubeconfig, or from the pod's service account.
 ///
 /// # Errors
 /// When neither can be used.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+pub async fn connect(kubeconfig: Option<&Path>, patience: Patience) -> Result<Client, ApiError> {
     let setup = |e: &dyn std::fmt::Display| ApiError::Setup(e.to_string());
+    // Said here, because rustls panics where it finds two in one program. An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).map_err(|e| setup(&e))?;
@@ -73,14 +87,13 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
         }
         None => Config::incluster().map_err(|e| setup(&e))?,
     };
-    config.connect_timeout = Some(CONNECT);
-    // It bounds the wait for an answer to begin, so watches, whose answers never end, live on.
-    let answers = TimeoutLayer::new(ANSWER);
+    config.connect_timeout = Some(patience.connect);
+    let answers = TimeoutLayer::new(patience.answer);
     if config.proxy_url.is_some() {
         let client = ClientBuilder::try_from(config).map_err(|e| setup(&e))?;
         return Ok(client.with_layer(&answers).build());
     }
-    Ok(multiplexed(&config).map_err(|e| setup(&e))?.with_layer(&answers).build())
+    Ok(multiplexed(&config, patience.alive).map_err(|e| setup(&e))?.with_layer(&answers).build())
 }
 
 /// The client that kube makes of a configuration speaks HTTP/1.1: each call that finds all connections busy begins
@@ -88,6 +101,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
 /// Kubernetes' own clients do, and takes HTTP/1.1 where a proxy in between speaks nothing else.
 fn multiplexed(
     config: &Config,
+    alive: Duration,
 ) -> Result<
     ClientBuilder<
         impl tower::Service<
@@ -111,8 +125,8 @@ fn multiplexed(
     }
     let client = hyper_util::client::legacy::Builder::new(TokioExecutor::new())
         // Everything goes over one connection, so one that leads nowhere has to be noticed.
-        .http2_keep_alive_interval(ALIVE)
-        .http2_keep_alive_timeout(ALIVE)
+        .http2_keep_alive_interval(alive)
+        .http2_keep_alive_timeout(alive)
         .http2_keep_alive_while_idle(true)
         .timer(TokioTimer::new())
         .build::<_, Body>(tls.enable_all_versions().wrap_connector(tcp));

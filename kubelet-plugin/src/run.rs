@@ -180,7 +180,7 @@ fn claims_page(place: &SetOnce<Arc<Node>>) -> String {
 async fn connect(kubeconfig: Option<&Path>, place: &SetOnce<Client>) {
     let mut pause = Duration::from_millis(250);
     loop {
-        match kubeapi::connect(kubeconfig).await {
+        match kubeapi::connect(kubeconfig, kubeapi::Patience::default()).await {
             Ok(client) => {
                 let _ = place.set(client);
                 // A task that ends is a part that died; this one has done its work.

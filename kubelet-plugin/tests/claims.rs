@@ -77,6 +77,35 @@ async fn a_share_is_prepared_once_and_given_back_without_the_api_server() {
 }
 
 #[tokio::test]
+async fn giving_back_does_not_wait_behind_preparing() {
+    let bench = Bench::new(1);
+    bench.api.share(1, "chip-0-0", "4Gi", "10");
+    bench.api.share(2, "chip-0-0", "4Gi", "10");
+    let node = bench.start().await;
+    node.limit.forget_permits(31);
+    let (channel, stop) = dial(&bench, &node).await;
+    let mut dra = v1::dra_plugin_client::DraPluginClient::new(channel);
+    let one = v1::NodePrepareResourcesRequest { claims: vec![wire(1)] };
+    assert_eq!(dra.node_prepare_resources(one).await.unwrap().into_inner().claims[&uid(1)].error, "");
+    settle(&node).await;
+    bench.api.away.store(true, Ordering::Relaxed);
+    let mut preparing = dra.clone();
+    let waiting = tokio::spawn(async move {
+        let request = v1::NodePrepareResourcesRequest { claims: vec![wire(2)] };
+        preparing.node_prepare_resources(request).await
+    });
+    while node.limit.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let request = v1::NodeUnprepareResourcesRequest { claims: vec![wire(1)] };
+    let answer = dra.node_unprepare_resources(request).await.unwrap().into_inner();
+    assert_eq!(answer.claims[&uid(1)].error, "");
+    assert!(!waiting.is_finished(), "the one place is still taken");
+    waiting.abort();
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn a_service_socket_that_was_removed_is_bound_again_and_who_was_connected_stays_so() {
     let bench = Bench::new(1);
     bench.api.share(1, "chip-0-0", "4Gi", "10");

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -228,6 +229,32 @@ async fn a_long_log_is_compacted_and_says_the_same() {
     let again = open(dir.path()).await.look(Clone::clone);
     assert_eq!(again, state);
     assert!(!dir.path().join("checkpoint.log.tmp").exists());
+}
+
+#[tokio::test]
+async fn a_log_that_was_removed_is_written_anew_from_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    write(&store, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    fs::remove_file(log(dir.path())).unwrap();
+    write(&store, Event::PrepareCompleted { plan: plan(2) }).await.unwrap();
+    let again = open(dir.path()).await;
+    assert!(completed(&again, 1) && completed(&again, 2));
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_the_log_or_hold_the_operations_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |name| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    // As an older version left it.
+    fs::write(dir.path().join("operations.lock"), "").unwrap();
+    fs::set_permissions(dir.path().join("operations.lock"), fs::Permissions::from_mode(0o666)).unwrap();
+    let _presence = super::Presence::take(dir.path()).unwrap();
+    write(&open(dir.path()).await, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
+    assert_eq!(mode("operations.lock"), 0o600);
+    assert_eq!(mode("checkpoint.log"), 0o600);
+    // `vnpu run` of any user looks whether a plugin is there.
+    assert_eq!(mode("lock"), 0o644);
 }
 
 #[tokio::test]
