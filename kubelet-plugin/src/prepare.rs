@@ -59,18 +59,16 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
         PrepareStep::AfterTombstone => true,
     };
     // All that touches the disk in one piece, on one thread: a Prepare is short, and each change of threads is not.
-    let (worker, decided) = (Arc::clone(node), uid.clone());
-    let made = blocking(move || {
-        let plan = decide_and_make(&worker, &session, &decided, &claim, &seen, tombstone);
-        plan.map_err(|error| (error, claim))
-    });
+    let claim = Arc::new(claim);
+    let (worker, decided, wanted) = (Arc::clone(node), uid.clone(), Arc::clone(&claim));
+    let made = blocking(move || decide_and_make(&worker, &session, &decided, &wanted, &seen, tombstone));
     match made.await {
         Ok(plan) => {
             node.note_change();
             status::write_soon(node, uid);
             Ok(plan)
         }
-        Err(Some((error, claim))) => {
+        Err(Some(error)) => {
             node.events.refused(&claim, &error);
             Err(error)
         }
