@@ -244,6 +244,11 @@ impl Settings {
         Ok(Self { args, node, admin, log_format, file })
     }
 
+    /// How many claims are prepared at once, and how many given back.
+    pub fn concurrency(&self) -> usize {
+        usize::try_from(self.file.concurrency).unwrap_or(32)
+    }
+
     /// Time between two looks at the hardware.
     pub fn discovery_period(&self) -> Duration {
         Duration::from_secs(self.file.discovery_seconds.into())

@@ -33,6 +33,14 @@ pub enum ApiError {
         /// The client's words.
         source: Box<kube::Error>,
     },
+    /// The answer began and did not end.
+    #[error("cannot read {object}: the API server's answer is not whole after {after:?}; it is asked again")]
+    Slow {
+        /// Which object.
+        object: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
 }
 
 impl ApiError {
@@ -46,7 +54,7 @@ impl ApiError {
         match self {
             Self::Setup(_) => "api_setup",
             Self::Gone(_) => "claim_gone",
-            Self::Call { .. } => "api_call",
+            Self::Call { .. } | Self::Slow { .. } => "api_call",
         }
     }
 }

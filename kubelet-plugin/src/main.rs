@@ -32,8 +32,10 @@ fn main() -> ExitCode {
         }
     };
     // Work is I/O and fsync on blocking threads; more workers would only cost memory on a node with 192 cores.
+    // Each Prepare and each Unprepare that has its turn finds one, and discovery does; idle ones end by themselves.
+    let threads = settings.concurrency() * 2 + 8;
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(32)
+        .max_blocking_threads(threads)
         .thread_stack_size(512 * 1024)
         .thread_name("vnpu")
         .enable_all()

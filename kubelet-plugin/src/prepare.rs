@@ -9,7 +9,7 @@ use vnpu_driver::prepare::{PreparePlan, check_after_tombstone, plan_prepare};
 use vnpu_driver::record::{ClaimState, Event, PrepareStep, next_prepare};
 use vnpu_kube_types::claim::read_claim;
 
-use crate::checkpoint::Session;
+use crate::checkpoint::{Session, StoreError};
 use crate::crash_at;
 use crate::error::OperationError;
 use crate::hardware::Inventories;
@@ -31,7 +31,7 @@ pub struct ClaimName {
 
 /// How long hardware and API server may take to say what they know of a claim. It ends before the answer's
 /// deadline, so that no attempt goes on waiting when nobody waits for it any more.
-const READING: Duration = Duration::from_secs(20);
+pub const READING: Duration = Duration::from_secs(20);
 
 /// Prepares one claim; done twice it answers the same.
 ///
@@ -41,19 +41,23 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
     let uid = ClaimUid::new(name.uid.as_str())?;
     let _one = node.locks.lock(&uid).await;
     {
-        let _session = node.session().await?;
+        let session = node.session().await?;
         if let PrepareStep::Answer(plan) = next_prepare(node.store.state(&uid).as_ref()) {
-            return answer(node, plan).await;
+            match mend(node, &session, &plan).await {
+                // What is missing can be made as soon as the hardware is known.
+                Err(OperationError::NotReady(_)) => {}
+                mended => return mended.map(|()| plan),
+            }
         }
     }
-    // Read with no session open: another instance must not wait for our API server.
+    // Read with no session open: another instance must wait neither for our hardware nor for our API server.
     let (seen, claim) = tokio::time::timeout(READING, read(node, name)).await.map_err(|_| {
         OperationError::NotReady("what is known of the claim: hardware or API server do not answer")
     })??;
     let session = node.session().await?;
     // Asked again: another instance may have been at it meanwhile.
     let tombstone = match next_prepare(node.store.state(&uid).as_ref()) {
-        PrepareStep::Answer(plan) => return answer(node, plan).await,
+        PrepareStep::Answer(plan) => return mend(node, &session, &plan).await.map(|()| plan),
         PrepareStep::Redo(_) => clear(node, &session, &uid).await?,
         PrepareStep::Fresh => false,
         PrepareStep::AfterTombstone => true,
@@ -83,30 +87,29 @@ async fn read(node: &Arc<Node>, name: &ClaimName) -> Result<(Arc<Inventories>, C
     Ok((seen, claim))
 }
 
-/// A claim that is prepared is never refused.
-async fn answer(node: &Arc<Node>, plan: PreparePlan) -> Result<PreparePlan, OperationError> {
-    mend(node, &plan).await?;
-    Ok(plan)
-}
-
 /// Makes again what is missing of a prepared claim, and what no longer fits the hardware's numbers: containers
-/// that start from now on must find the claim's chips, not those that have their numbers now.
+/// that start from now on must find the claim's chips, not those that have their numbers now. A claim that is
+/// prepared is never refused for anything else.
 ///
 /// # Errors
-/// Something is missing and cannot be made.
-pub async fn mend(node: &Arc<Node>, plan: &PreparePlan) -> Result<(), OperationError> {
+/// Something is missing and cannot be made; [`OperationError::NotReady`] when only the first look at the hardware
+/// is missing, which is not waited for here: the session and the claim's lock keep others waiting.
+pub async fn mend(node: &Arc<Node>, session: &Session, plan: &PreparePlan) -> Result<(), OperationError> {
     let (materials, wanted, seen) = (Arc::clone(&node.materials), plan.clone(), node.seen.borrow().clone());
-    match work(move || materials.condition(&wanted, seen.as_deref())).await? {
+    let known = seen.clone();
+    let condition = work(session, move || materials.condition(&wanted, known.as_deref())).await?;
+    let hardware = || seen.ok_or(OperationError::NotReady("discovery"));
+    match condition {
         Condition::Current => Ok(()),
         Condition::Missing => {
+            let seen = hardware()?;
             tracing::warn!(claim = %plan.claim, "CDI file or regions of a prepared claim are missing: they are made again");
-            let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
-            make(node, plan, &seen).await
+            make(node, session, plan, &seen).await
         }
         Condition::Outdated => {
+            let seen = hardware()?;
             tracing::info!(claim = %plan.claim, "the hardware's numbers or files have changed: the CDI file of a prepared claim is made again");
-            let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
-            if let Err(error) = make(node, plan, &seen).await {
+            if let Err(error) = make(node, session, plan, &seen).await {
                 tracing::warn!(claim = %plan.claim, %error, "a prepared claim's CDI file stays as it was");
             }
             Ok(())
@@ -119,7 +122,7 @@ pub async fn mend(node: &Arc<Node>, plan: &PreparePlan) -> Result<(), OperationE
 /// back, so that only a pod that holds it brings it back.
 async fn clear(node: &Arc<Node>, session: &Session, uid: &ClaimUid) -> Result<bool, OperationError> {
     let giving_back = matches!(node.store.state(uid), Some(ClaimState::UnprepareStarted(_)));
-    undo(node, uid).await?;
+    undo(node, session, uid).await?;
     let claim = uid.clone();
     let event = if giving_back { Event::Unprepared { claim } } else { Event::Forgotten { claim } };
     session.write(event).await?;
@@ -147,6 +150,11 @@ fn decide_and_make(
     })?;
     crash_at!("prepare.started.after");
     if let Err(error) = make_and_complete(node, session, &plan, seen) {
+        // Somebody else's failed flush came between ours and this answer. What was set back is as on the disk.
+        let set_back = matches!(error, OperationError::Store(StoreError::SetBack { .. }));
+        if set_back && matches!(node.store.state(uid), Some(ClaimState::PrepareCompleted(_))) {
+            return Ok(plan);
+        }
         give_up(node, session, &plan);
         return Err(error);
     }
@@ -166,8 +174,8 @@ fn make_and_complete(
     Ok(())
 }
 
-/// Undoes an attempt that failed. If even that fails, the record `PrepareStarted` stays and the next Prepare,
-/// Unprepare or reconciliation undoes it.
+/// Undoes an attempt that failed. If even that fails, the record `PrepareStarted` stays, if there is one, and the
+/// next Prepare, Unprepare or reconciliation undoes it; what lies there without a record, reconciliation removes.
 fn give_up(node: &Node, session: &Session, plan: &PreparePlan) {
     let undone = remove(&node.materials, &plan.claim)
         .map_err(OperationError::from)
@@ -192,9 +200,9 @@ pub fn remove(materials: &Materials, claim: &ClaimUid) -> Result<(), MaterialErr
 ///
 /// # Errors
 /// As [`remove`].
-pub async fn undo(node: &Arc<Node>, claim: &ClaimUid) -> Result<(), OperationError> {
+pub async fn undo(node: &Arc<Node>, session: &Session, claim: &ClaimUid) -> Result<(), OperationError> {
     let (materials, claim) = (Arc::clone(&node.materials), claim.clone());
-    work(move || remove(&materials, &claim)).await
+    work(session, move || remove(&materials, &claim)).await
 }
 
 /// Makes regions and CDI file of a plan.
@@ -203,15 +211,24 @@ pub async fn undo(node: &Arc<Node>, claim: &ClaimUid) -> Result<(), OperationErr
 /// What cannot be made.
 pub async fn make(
     node: &Arc<Node>,
+    session: &Session,
     plan: &PreparePlan,
     seen: &Arc<Inventories>,
 ) -> Result<(), OperationError> {
     let (materials, plan, seen) = (Arc::clone(&node.materials), plan.clone(), Arc::clone(seen));
-    work(move || materials.make(&plan, &seen)).await
+    work(session, move || materials.make(&plan, &seen)).await
 }
 
+/// Runs `work` on a blocking thread, which keeps the session open to its end, whatever becomes of the caller:
+/// another instance must not find a thread of this one at work.
 async fn work<T: Send + 'static>(
+    session: &Session,
     work: impl FnOnce() -> Result<T, MaterialError> + Send + 'static,
 ) -> Result<T, OperationError> {
-    blocking(work).await.map_err(|e| e.map_or(OperationError::Internal, OperationError::from))
+    let session = session.clone();
+    let held = move || {
+        let _session = session;
+        work()
+    };
+    blocking(held).await.map_err(|e| e.map_or(OperationError::Internal, OperationError::from))
 }

@@ -18,7 +18,7 @@ use vnpu_kube_types::claim::read_claim;
 use crate::error::OperationError;
 use crate::kubeapi::ApiError;
 use crate::node::{Node, blocking};
-use crate::prepare::{make, mend, undo};
+use crate::prepare::{READING, make, mend, undo};
 use crate::status;
 
 /// Late retries of a Prepare come within the kubelet's 45 s and its next sync some 90 s later.
@@ -128,7 +128,7 @@ async fn finish(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), OperationError> 
         Some(ClaimState::UnprepareStarted(_)) => Event::Unprepared { claim: uid.clone() },
         _ => return Ok(()),
     };
-    undo(node, uid).await?;
+    undo(node, &session, uid).await?;
     session.write(event).await?;
     Ok(())
 }
@@ -136,9 +136,9 @@ async fn finish(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), OperationError> 
 /// Makes again what is missing of a prepared claim, or outdated.
 async fn ensure(node: &Arc<Node>, uid: &ClaimUid) -> Result<(), OperationError> {
     let _one = node.locks.lock(uid).await;
-    let _session = node.session().await?;
+    let session = node.session().await?;
     let Some(ClaimState::PrepareCompleted(plan)) = node.store.state(uid) else { return Ok(()) };
-    mend(node, &plan).await
+    mend(node, &session, &plan).await
 }
 
 /// After a change of the hardware: what is prepared names the chips' numbers of now again.
@@ -224,11 +224,20 @@ async fn find_claim(node: &Arc<Node>, plan: &PreparePlan) -> Result<Option<Resou
     let api: Api<ResourceClaim> = Api::namespaced(node.client.wait().await.clone(), &plan.namespace);
     let by_name = ListParams::default().fields(&format!("metadata.name={}", plan.name));
     let object = || format!("claim {}/{}", plan.namespace, plan.name);
-    let found = api
-        .list(&by_name)
-        .await
-        .map_err(|source| ApiError::Call { object: object(), source: Box::new(source) })?;
+    let found = whole(api.list(&by_name), object).await?;
     Ok(found.items.into_iter().find(|claim| claim.metadata.uid.as_deref() == Some(plan.claim.as_str())))
+}
+
+/// Waits for an answer to its last byte, with a claim's lock held perhaps: the client watches over its beginning
+/// only, because watches never end.
+async fn whole<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+    object: impl Fn() -> String,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(READING, answer).await {
+        Ok(answer) => answer.map_err(|source| ApiError::Call { object: object(), source: Box::new(source) }),
+        Err(_) => Err(ApiError::Slow { object: object(), after: READING }),
+    }
 }
 
 /// Whether the claim still has the devices of the plan: pools, devices and shares, in their order.
@@ -281,7 +290,7 @@ async fn give_back(
     }
     tracing::info!(claim = %plan.claim, namespace = %plan.namespace, name = %plan.name, why, "the claim is given back");
     session.write(Event::UnprepareStarted { plan: plan.clone() }).await?;
-    undo(node, &plan.claim).await?;
+    undo(node, &session, &plan.claim).await?;
     session.write(Event::Unprepared { claim: plan.claim.clone() }).await?;
     node.metrics.forget_claim(&plan.claim);
     node.note_change();
@@ -327,13 +336,13 @@ async fn adopt_or_remove_one(
     let ours = claim.filter(|claim| state.is_none() && allocated_here(node, claim));
     let Some(claim) = ours else {
         tracing::warn!(claim = %uid, "CDI file or regions of an unknown claim are removed");
-        return undo(node, uid).await;
+        return undo(node, &session, uid).await;
     };
     // What runs already is not refused for what else is there; and what cannot be planned now, because a chip is
     // away for a moment, runs on with what it has.
     let plan = plan_prepare(&claim, uid, &seen.node_pools(), [])?;
     tracing::warn!(claim = %uid, "a prepared claim without a record is taken over");
-    make(node, &plan, &seen).await?;
+    make(node, &session, &plan, &seen).await?;
     session.write(Event::PrepareCompleted { plan }).await?;
     Ok(())
 }
@@ -369,10 +378,7 @@ async fn list_claims(
     let mut parameters = ListParams::default().limit(PAGE);
     let mut claims = BTreeMap::new();
     loop {
-        let page = api.list(&parameters).await.map_err(|source| ApiError::Call {
-            object: "the list of claims".to_owned(),
-            source: Box::new(source),
-        })?;
+        let page = whole(api.list(&parameters), || "the list of claims".to_owned()).await?;
         for claim in page.items {
             if let Some(uid) = claim.metadata.uid.clone().filter(|uid| wanted.contains(uid.as_str())) {
                 claims.insert(uid, claim);

@@ -206,7 +206,7 @@ async fn open_node(
     let args = &settings.args;
     std::fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("cannot make --state-dir {}", args.state_dir.display()))?;
-    let presence = Presence::take(&args.state_dir)?;
+    let presence = Presence::take(&args.state_dir).await?;
     let (store, repairs) = Store::open(&args.state_dir).await?;
     if let Some(aside) = &repairs.quarantined {
         tracing::error!(kept = %aside.display(), "the checkpoint was damaged: what was whole is taken over, the rest comes from CDI files and the API server");
@@ -219,7 +219,7 @@ async fn open_node(
     }
     readiness.ready("checkpoint");
     let tasks = TaskTracker::new();
-    let concurrency = usize::try_from(settings.file.concurrency).unwrap_or(32);
+    let concurrency = settings.concurrency();
     let node = Node {
         name: settings.node.clone(),
         store,

@@ -69,9 +69,13 @@ impl DraService {
             let work = run(Arc::clone(&node), claim);
             let task = Arc::clone(&node);
             let running = node.tasks.spawn(async move {
-                // Giving back never waits behind preparing: it needs no API server, preparing does.
+                // Giving back never waits for the turn of a Prepare: it needs no API server, a Prepare does.
                 let limit = if operation == UNPREPARE { &task.unprepare_limit } else { &task.limit };
                 let _turn = limit.acquire().await;
+                // Nobody waits for this call any more, and a later one may have settled the claim otherwise.
+                if begun.elapsed() >= DEADLINE {
+                    return Err(OperationError::Deadline(DEADLINE));
+                }
                 work.await
             });
             running.await.unwrap_or(Err(OperationError::Internal))

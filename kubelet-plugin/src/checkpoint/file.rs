@@ -124,7 +124,8 @@ impl LogFile {
                 .map_err(|e| StoreError::io("repair", &path, e))?;
         }
         let stamp = stamp_of(&file, &path)?;
-        // What another instance wrote it has flushed, or nobody was told of it.
+        // What a process wrote that was killed before its flush is believed, and told, from now on.
+        file.sync_data().map_err(|e| StoreError::io("flush", &path, e))?;
         let log = Self { path, file: Arc::new(file), stamp, flushed: stamp.length, compacted: 0 };
         Ok(Opened { log, state, quarantined: None, truncated })
     }
@@ -200,14 +201,26 @@ impl LogFile {
         self.stamp.length > COMPACT_ABOVE.max(self.compacted.saturating_mul(4))
     }
 
-    /// Rewrites the log to the fewest records.
+    /// Rewrites the log to the fewest records. After an error the log is as it was, but for
+    /// [`StoreError::Broken`]: then a crash of the machine may bring back the old log, without all that is written
+    /// from now on, so nothing must be.
     pub(super) fn compact(&mut self, state: &Checkpoint, now: WallTime) -> Result<(), StoreError> {
-        *self = Self::replace(&self.path, state, now)?;
-        Ok(())
+        *self = Self::put_in_place(&self.path, state, now)?;
+        sync_parent(&self.path).map_err(|error| {
+            tracing::error!(%error, "a compacted checkpoint may not last");
+            StoreError::Broken
+        })
     }
 
-    /// Puts a new log with `state` in place of whatever stands there, atomically.
+    /// Puts a new log with `state` in place of whatever stands there, atomically and lasting.
     fn replace(path: &Path, state: &Checkpoint, now: WallTime) -> Result<Self, StoreError> {
+        let log = Self::put_in_place(path, state, now)?;
+        sync_parent(path)?;
+        Ok(log)
+    }
+
+    /// As [`Self::replace`], but a crash of the machine may bring back what stood there.
+    fn put_in_place(path: &Path, state: &Checkpoint, now: WallTime) -> Result<Self, StoreError> {
         let temporary = path.with_extension("log.tmp");
         let result = Self::write_new(&temporary, path, state, now);
         if result.is_err() {
@@ -230,10 +243,10 @@ impl LogFile {
             frame::append(&mut bytes, &payload);
         }
         let io = |operation| move |e| StoreError::io(operation, path, e);
+        let _ = fs::remove_file(temporary);
         let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
+            .create_new(true)
+            .append(true)
             // It names the claims of all tenants.
             .mode(0o600)
             .open(temporary)
@@ -241,11 +254,10 @@ impl LogFile {
         file.write_all(&bytes).map_err(io("write"))?;
         file.sync_all().map_err(io("flush"))?;
         crash_at!("log.compact.written");
+        let stamp = stamp_of(&file, path)?;
+        // The last step that can fail: from here on this file is the log.
         fs::rename(temporary, path).map_err(io("rename"))?;
         crash_at!("log.compact.renamed");
-        sync_parent(path)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(io("open"))?;
-        let stamp = stamp_of(&file, path)?;
         let (file, length) = (Arc::new(file), stamp.length);
         Ok(Self { path: path.to_owned(), file, stamp, flushed: length, compacted: length })
     }

@@ -22,7 +22,7 @@ impl Presence {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn take(state_dir: &Path) -> Result<Self, StoreError> {
+    pub async fn take(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join("lock");
         let file = open(&path, 0o644)?;
         for _ in 0..20 {
@@ -30,7 +30,7 @@ impl Presence {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path, e)),
                 // `vnpu run` looks for a moment.
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
         tracing::warn!(path = %path.display(), "another process holds the lock: `vnpu run` will not notice this plugin");
@@ -76,10 +76,14 @@ impl OperationLock {
 }
 
 /// Who can open a file can lock it, so `mode` says who may hold the plugin up; also a file that was there before.
+/// Nothing is written where nothing is to change: each Prepare comes through here, and a write waits for the disk.
 fn open(path: &Path, mode: u32) -> Result<File, StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(mode).open(path);
     let file = file.map_err(|e| StoreError::io("open", path, e))?;
-    file.set_permissions(Permissions::from_mode(mode))
-        .map_err(|e| StoreError::io("set the mode of", path, e))?;
+    let wanted = Permissions::from_mode(mode);
+    let right = file.metadata().is_ok_and(|now| now.permissions().mode() & 0o7777 == mode);
+    if !right {
+        file.set_permissions(wanted).map_err(|e| StoreError::io("set the mode of", path, e))?;
+    }
     Ok(file)
 }

@@ -78,7 +78,8 @@ impl Store {
     pub async fn open(state_dir: &Path) -> Result<(Self, Repairs), StoreError> {
         let operation_lock = OperationLock::of(state_dir);
         let held = operation_lock.take().await?;
-        let opened = LogFile::open(state_dir, now())?;
+        let dir = state_dir.to_owned();
+        let opened = blocking(move || LogFile::open(&dir, now())).await?;
         drop(held);
         let repairs = Repairs { quarantined: opened.quarantined, truncated: opened.truncated };
         let shared = Shared {
@@ -107,6 +108,9 @@ impl Store {
     pub async fn enter(&self) -> Result<Session, StoreError> {
         let shared = &self.shared;
         let _one = shared.entering.lock().await;
+        if shared.broken.is_cancelled() {
+            return Err(StoreError::Broken);
+        }
         {
             let mut sessions = lock(&shared.sessions);
             if sessions.count > 0 {
@@ -115,7 +119,10 @@ impl Store {
             }
         }
         let held = shared.lock.take().await?;
-        let reloaded = self.refresh()?;
+        // Looking costs no disk; what another instance wrote has to be read from it.
+        let changed = lock(&shared.log).file.changed_outside()?;
+        let store = self.clone();
+        let reloaded = changed && blocking(move || store.refresh()).await?;
         let mut sessions = lock(&shared.sessions);
         sessions.count = 1;
         sessions.held = Some(held);
@@ -127,16 +134,13 @@ impl Store {
         Session { guard: Arc::new(Guard { shared: Arc::clone(&self.shared), generation }), reloaded }
     }
 
+    /// Takes in what another instance wrote; returns whether there was anything.
     fn refresh(&self) -> Result<bool, StoreError> {
         let mut log = lock(&self.shared.log);
-        if !log.file.changed_outside()? {
-            return Ok(false);
-        }
         if log.file.is_missing() {
             // What this process knows is all that is left of it: an empty log would forget claims that run.
             tracing::error!(path = %log.file.path().display(), "the checkpoint was removed while in use: it is written anew from memory");
-            let known = lock(&self.shared.memory).clone();
-            log.file.compact(&known, now())?;
+            self.shared.compact(&mut log)?;
             return Ok(false);
         }
         let opened = LogFile::open(&self.shared.state_dir, now())?;
@@ -165,8 +169,26 @@ impl Store {
     }
 }
 
-/// Leave to change the checkpoint; other instances wait until the last one is dropped.
-#[derive(Debug)]
+impl Shared {
+    /// Rewrites the log to what is known now.
+    fn compact(&self, log: &mut Log) -> Result<(), StoreError> {
+        let known = lock(&self.memory).clone();
+        let compacted = log.file.compact(&known, now());
+        if matches!(compacted, Err(StoreError::Broken)) {
+            self.broken.cancel();
+        }
+        compacted
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Broken))
+}
+
+/// Leave to change the checkpoint; other instances wait until the last one, clones included, is dropped.
+#[derive(Debug, Clone)]
 pub struct Session {
     guard: Arc<Guard>,
     reloaded: bool,
@@ -203,8 +225,7 @@ impl Session {
     pub async fn write(&self, event: Event) -> Result<(), StoreError> {
         // The write keeps the session open, even when the caller has gone away meanwhile.
         let guard = Arc::clone(&self.guard);
-        let written = tokio::task::spawn_blocking(move || guard.write(event));
-        written.await.unwrap_or(Err(StoreError::Broken))
+        blocking(move || guard.write(event)).await
     }
 
     /// Writes one event; returns when it is on the disk. Concurrent callers share one flush.
@@ -289,9 +310,9 @@ impl Guard {
         log.file.flushed_to(length);
         *flushed = written;
         if log.file.is_long() {
-            let state = lock(&shared.memory).clone();
-            match log.file.compact(&state, now()) {
+            match shared.compact(&mut log) {
                 Ok(()) => *flushed = log.written,
+                Err(StoreError::Broken) => return Err(StoreError::Broken),
                 Err(error) => {
                     tracing::warn!(%error, "the checkpoint stays long: it could not be compacted");
                 }

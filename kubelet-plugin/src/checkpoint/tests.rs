@@ -121,6 +121,24 @@ async fn a_failed_flush_undoes_all_that_was_not_on_the_disk() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_read_back_ends_all_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let session = store.enter().await.unwrap();
+    // What stands in the log's place cannot be read as one.
+    fs::remove_file(log(dir.path())).unwrap();
+    fs::create_dir(log(dir.path())).unwrap();
+    FLUSHES_FAIL.set(true);
+    assert!(session.blocking_write(Event::PrepareCompleted { plan: plan(1) }).is_err());
+    FLUSHES_FAIL.set(false);
+    tokio::time::timeout(Duration::from_secs(5), store.broken()).await.unwrap();
+    let error = session.blocking_write(Event::PrepareCompleted { plan: plan(2) }).unwrap_err();
+    assert!(matches!(error, StoreError::Broken), "{error}");
+    // Nor is anything answered from a memory that may say more than the disk.
+    assert!(matches!(store.enter().await.unwrap_err(), StoreError::Broken));
+}
+
+#[tokio::test]
 async fn a_cut_off_tail_is_dropped_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
@@ -249,7 +267,7 @@ async fn nobody_else_can_read_the_log_or_hold_the_operations_up() {
     // As an older version left it.
     fs::write(dir.path().join("operations.lock"), "").unwrap();
     fs::set_permissions(dir.path().join("operations.lock"), fs::Permissions::from_mode(0o666)).unwrap();
-    let _presence = super::Presence::take(dir.path()).unwrap();
+    let _presence = super::Presence::take(dir.path()).await.unwrap();
     write(&open(dir.path()).await, Event::PrepareCompleted { plan: plan(1) }).await.unwrap();
     assert_eq!(mode("operations.lock"), 0o600);
     assert_eq!(mode("checkpoint.log"), 0o600);

@@ -19,7 +19,7 @@ use vnpu_driver::id::{DeviceUuid, NodeName};
 use vnpu_driver::quantity::Bytes;
 use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
 use vnpu_kubelet_plugin::events::Events;
-use vnpu_kubelet_plugin::hardware::Inventories;
+use vnpu_kubelet_plugin::hardware::{Inventories, Seen};
 use vnpu_kubelet_plugin::keyed::KeyedLocks;
 use vnpu_kubelet_plugin::materials::Materials;
 use vnpu_kubelet_plugin::metrics::Metrics;
@@ -138,14 +138,24 @@ impl Bench {
 
     /// What the plugin makes at its start, without sockets and loops.
     pub async fn start_reporting(&self) -> (Arc<Node>, Repairs) {
+        let (sender, seen) = watch::channel(Some(self.inventories()));
+        std::mem::forget(sender);
+        self.start_seeing(seen).await
+    }
+
+    /// What discovery finds now.
+    pub fn inventories(&self) -> Arc<Inventories> {
+        let found = self.hardware.discover().unwrap();
+        Arc::new(Inventories::of(&NodeName::new(NODE).unwrap(), found).unwrap())
+    }
+
+    /// With a discovery that the test plays.
+    pub async fn start_seeing(&self, seen: Seen) -> (Arc<Node>, Repairs) {
         let name = NodeName::new(NODE).unwrap();
         let (store, repairs) = Store::open(&self.path("state")).await.unwrap();
         let client = Arc::new(SetOnce::new());
         assert!(client.set(self.api.client()).is_ok());
         let backend: Arc<dyn Backend> = Arc::clone(&self.hardware) as Arc<dyn Backend>;
-        let inventories = Inventories::of(&name, backend.discover().unwrap()).unwrap();
-        let (sender, seen) = watch::channel(Some(Arc::new(inventories)));
-        std::mem::forget(sender);
         let tasks = TaskTracker::new();
         let node = Node {
             name: name.clone(),
