@@ -6,10 +6,14 @@
 //! mutexes, fixed widths, native endianness: a region never leaves its machine.
 #![no_std]
 
+pub mod bucket;
 pub mod charge;
 pub mod device;
+pub mod gate;
 pub mod header;
+pub mod lease;
 pub mod ledger;
+pub mod line;
 pub mod quota;
 pub mod slot;
 mod sync;

@@ -4,6 +4,8 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(not(loom))]
+use crate::device::ChipTable;
 use crate::device::{DEVICE_ENTRY_SIZE, DEVICE_SIZE, DeviceEntry, ENTRIES_OFFSET, LEASE_OFFSET};
 use crate::header::{HEADER_SIZE, Header, HeaderInit, Kind, Unusable};
 use crate::quota::{QUOTA_ENTRY_SIZE, QuotaEntry, quota_size};
@@ -280,6 +282,17 @@ impl DeviceView {
             return None;
         }
         self.map.at(ENTRIES_OFFSET + usize::from(entry) * DEVICE_ENTRY_SIZE)
+    }
+}
+
+#[cfg(not(loom))]
+impl ChipTable for DeviceView {
+    fn lease(&self) -> Option<&AtomicU64> {
+        Self::lease(self)
+    }
+
+    fn entry(&self, entry: u16) -> Option<&DeviceEntry> {
+        Self::entry(self, entry)
     }
 }
 

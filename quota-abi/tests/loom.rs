@@ -7,6 +7,8 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
+use vnpu_quota_abi::bucket;
+use vnpu_quota_abi::lease;
 use vnpu_quota_abi::ledger::{self, Request};
 use vnpu_quota_abi::quota::{QuotaEntry, QuotaValues, UUID_SIZE};
 use vnpu_quota_abi::slot::{self, SlotCell, SlotHead, SlotTable};
@@ -148,5 +150,64 @@ fn a_reader_of_a_quota_never_sees_half_a_change() {
         }
         writer.join().unwrap();
         assert_eq!(entry.read(), Some(values(1)));
+    });
+}
+
+#[test]
+fn of_two_that_want_a_free_lease_one_gets_it() {
+    loom::model(|| {
+        let word = Arc::new(loom::sync::atomic::AtomicU64::new(0));
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || lease::take(&word, 1, 100, 130, 90))
+        };
+        let own = lease::take(&word, 0, 100, 130, 90);
+        let other = other.join().unwrap();
+        assert!(own.is_some() != other.is_some());
+        assert_eq!(lease::read(&word).owner, Some(if own.is_some() { 0 } else { 1 }));
+    });
+}
+
+#[test]
+fn a_late_owner_and_a_thief_never_both_have_the_lease() {
+    loom::model(|| {
+        let word = Arc::new(loom::sync::atomic::AtomicU64::new(0));
+        let late = lease::take(&word, 0, 100, 130, 90).unwrap();
+        let thief = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || lease::take(&word, 1, 230, 260, 90))
+        };
+        // It woke up and goes on as if nothing had been; then it gives back.
+        let renewed = lease::renew(&word, late, 260);
+        let released = lease::release(&word, renewed.unwrap_or(late));
+        let stolen = thief.join().unwrap();
+        assert_eq!(renewed.is_some(), released, "what was renewed can be given back, and nothing else");
+        if stolen.is_some() {
+            assert_eq!(lease::read(&word).owner, Some(1), "a late owner takes nothing away");
+        } else {
+            assert!(released);
+        }
+    });
+}
+
+#[test]
+fn no_charge_is_lost_to_a_cut_of_credit() {
+    loom::model(|| {
+        let tat = Arc::new(loom::sync::atomic::AtomicI64::new(10));
+        let threads: Vec<_> = [7, 5]
+            .map(|device| {
+                let tat = Arc::clone(&tat);
+                thread::spawn(move || bucket::charge(&tat, device, bucket::WHOLE))
+            })
+            .into_iter()
+            .collect();
+        bucket::cut_credit(&tat, 1000, 960);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let end = tat.load(Ordering::SeqCst);
+        assert!((22..=52).contains(&end), "{end}");
+        // Cut before, between or after the charges, or not at all.
+        assert!([22, 40 + 5, 40 + 7, 52, 40].contains(&end), "{end}");
     });
 }

@@ -1,0 +1,406 @@
+//! Who may launch, and how much, on one chip: the decisions of one process for one of its claims. Pure: time and the
+//! chip's region come as arguments, and what is to be done at the vendor's runtime goes back as an [`Answer`], so that
+//! the interposer and a simulation of hours run the same code.
+//!
+//! While a process has work on the chip it holds the chip's lease ([`crate::lease`]), so what it measures between two
+//! of its events is its own device time and nobody else's. It charges that to its claim's bucket ([`crate::bucket`]).
+//! It gives the lease back when the bucket is in debt, when its time is up and somebody waits, or when it has been
+//! idle; always after its own queue has drained. With nobody waiting it renews the lease without draining.
+
+use crate::bucket;
+use crate::device::{ChipTable, DeviceEntry};
+use crate::lease::{self, Held, tick, ticks_until};
+use crate::line::{Line, Mode, Terms, clock, may_run};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Times in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Wall time of one lease, and device time that may be queued and unfinished.
+    pub lease: u64,
+    /// After so long without work the lease goes back.
+    pub idle: u64,
+    /// Device time that an idle claim saves up.
+    pub burst: u64,
+    /// Device time of debt that an elastic claim has to pay back at most.
+    pub debt: u64,
+    /// Nobody waits longer than this and twice the wall time of what he ran last, whatever the region says.
+    pub patience: u64,
+    /// How often somebody who waits looks again, even when nobody wakes him.
+    pub look: u64,
+    /// Most launches between two marks.
+    pub launches: u32,
+}
+
+impl Tuning {
+    /// What the simulation in this crate's tests and the benches were made with.
+    pub const DEFAULT: Self = Self {
+        lease: 3_000_000,
+        idle: 200_000,
+        burst: 20_000_000,
+        debt: 200_000_000,
+        patience: 10_000_000_000,
+        look: 500_000,
+        launches: 64,
+    };
+
+    /// Leases that an owner may be late before it is taken for dead.
+    const GRACE: u64 = 3;
+
+    const fn grace_ticks(&self) -> u32 {
+        tick(self.lease * Self::GRACE)
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Launch so many, report them by [`Gate::launched`], then ask again.
+    Go(u32),
+    /// Record an event behind what was launched, report it by [`Gate::marked`], then ask again.
+    Mark,
+    /// Look for finished marks, report them by [`Gate::finished`], and ask again at this time, or earlier when a mark
+    /// finishes or the lease word changes.
+    Wait(u64),
+    /// Nothing is to be done until somebody wants to launch.
+    Rest,
+}
+
+/// A mark on its way through the stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    launches: u32,
+    /// Only the beginning of an interval: what came before it is not this process's time.
+    opens: bool,
+}
+
+/// Marks in flight; with two grants of half a lease there are three.
+const MARKS: usize = 8;
+
+/// The state of one process for one claim on one chip.
+#[derive(Debug)]
+pub struct Gate {
+    tuning: Tuning,
+    held: Option<Held>,
+    closing: bool,
+    /// The next mark opens an interval.
+    opens: bool,
+    marks: [Mark; MARKS],
+    in_flight: usize,
+    /// Launches since the last mark.
+    since: u32,
+    /// Launches behind unfinished marks.
+    queued: u32,
+    /// Measured device time of one launch, smoothed; 0 while unknown.
+    launch_ns: u64,
+    last_work: u64,
+    /// When the oldest unfinished mark's launches began, as far as is known.
+    running_since: u64,
+    /// When the lease was first seen free by a waiter that is not the first in line.
+    free_since: Option<u64>,
+    /// The lease went back for another process of the claim, which has the same place in the line.
+    yields: bool,
+    /// Since when somebody wants to launch and may not.
+    denied_since: Option<u64>,
+    /// Wall time of the longest charge.
+    longest: u64,
+    /// One launch is due although the chip is not ours.
+    forced: bool,
+    wanting: bool,
+    /// Leases taken.
+    pub leases: u64,
+    /// Launches let through because a wait had lasted too long.
+    pub forced_admits: u64,
+    /// Device time charged.
+    pub busy_ns: u64,
+}
+
+impl Gate {
+    /// A process that has launched nothing.
+    pub const fn new(tuning: Tuning) -> Self {
+        Self {
+            tuning,
+            held: None,
+            closing: false,
+            opens: false,
+            marks: [Mark { launches: 0, opens: false }; MARKS],
+            in_flight: 0,
+            since: 0,
+            queued: 0,
+            launch_ns: 0,
+            last_work: 0,
+            running_since: 0,
+            free_since: None,
+            yields: false,
+            denied_since: None,
+            longest: 0,
+            forced: false,
+            wanting: false,
+            leases: 0,
+            forced_admits: 0,
+            busy_ns: 0,
+        }
+    }
+
+    /// Whether this process has the lease.
+    pub const fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Notes launches that [`Answer::Go`] allowed.
+    pub const fn launched(&mut self, now: u64, launches: u32) {
+        self.since = self.since.saturating_add(launches);
+        self.last_work = now;
+    }
+
+    /// Notes that the event that [`Answer::Mark`] asked for is recorded.
+    pub fn marked(&mut self, now: u64) {
+        let mark = Mark { launches: self.since, opens: self.opens };
+        if self.in_flight == 0 {
+            self.running_since = now;
+        }
+        if let Some(place) = self.marks.get_mut(self.in_flight) {
+            *place = mark;
+            self.in_flight += 1;
+            self.queued = self.queued.saturating_add(self.since);
+        }
+        self.since = 0;
+        self.opens = false;
+        self.last_work = now;
+    }
+
+    /// Notes that the oldest mark is finished, `elapsed` nanoseconds of device time after the one before it.
+    pub fn finished<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, elapsed: u64) {
+        if self.in_flight == 0 {
+            return;
+        }
+        let Some(mark) = self.marks.first().copied() else { return };
+        self.marks.copy_within(1.., 0);
+        self.in_flight -= 1;
+        self.queued = self.queued.saturating_sub(mark.launches);
+        (self.last_work, self.running_since) = (now, now);
+        if mark.opens {
+            return;
+        }
+        self.busy_ns = self.busy_ns.saturating_add(elapsed);
+        if mark.launches > 0 {
+            let each = elapsed / u64::from(mark.launches);
+            // A quarter of the new measurement: kernels of one program differ more than they drift.
+            self.launch_ns = if self.launch_ns == 0 { each } else { (self.launch_ns * 3 + each) / 4 };
+        }
+        let Some(entry) = chip.entry(terms.entry) else { return };
+        entry.busy_ns.fetch_add(elapsed, Ordering::Relaxed);
+        let share = terms.share_milli.max(1);
+        self.longest = self.longest.max(u64::try_from(bucket::wall(elapsed, share)).unwrap_or(0));
+        bucket::charge(&entry.tat, elapsed, share);
+        if terms.mode != Mode::Hard {
+            bucket::cut_debt(&entry.tat, clock(now), bucket::wall(self.tuning.debt, share));
+        }
+    }
+
+    /// Decides for a thread that wants to launch.
+    pub fn ask<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
+        let answer = self.decide(chip, terms, now);
+        if !matches!(answer, Answer::Wait(_)) {
+            self.denied_since = None;
+            return answer;
+        }
+        let since = *self.denied_since.get_or_insert(now);
+        let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2));
+        if now.saturating_sub(since) < patience {
+            return answer;
+        }
+        // Somebody spoiled the region, or a queue never drains. Compute is not worth a hang.
+        self.denied_since = None;
+        self.forced_admits += 1;
+        if self.held.is_some() {
+            return Answer::Go(1);
+        }
+        self.forced = true;
+        self.opens = true;
+        Answer::Mark
+    }
+
+    fn decide<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
+        let (Some(word), Some(own)) = (chip.lease(), chip.entry(terms.entry)) else {
+            // A region without us in it limits nobody.
+            return Answer::Go(self.tuning.launches);
+        };
+        own.last_active_tick.store(tick(now), Ordering::Relaxed);
+        if !self.wanting {
+            self.wanting = true;
+            bucket::cut_credit(
+                &own.tat,
+                clock(now),
+                bucket::wall(self.tuning.burst, terms.share_milli.max(1)),
+            );
+        }
+        match self.tend(chip, terms, now) {
+            Answer::Rest => {}
+            busy => return busy,
+        }
+        if self.held.is_some() {
+            return self.grant(chip, terms, now);
+        }
+        if self.forced {
+            self.forced = false;
+            return Answer::Go(1);
+        }
+        if self.since > 0 && self.in_flight < MARKS {
+            return Answer::Mark;
+        }
+        let credit = bucket::credit(&own.tat, clock(now));
+        let others = Line::of(chip, terms, now, credit, false);
+        if !may_run(terms, credit, &others) {
+            let due = now.saturating_add(u64::try_from(credit.saturating_neg()).unwrap_or(0));
+            let look = now.saturating_add(self.tuning.look);
+            // Others' wishes change without notice; one's own debt only with the share.
+            let hard = due.clamp(now + 1, now.saturating_add(self.tuning.look * 10));
+            return Answer::Wait(if terms.mode == Mode::Hard { hard } else { look });
+        }
+        own.waiting_until.store(tick(now + 2 * self.tuning.look), Ordering::Relaxed);
+        self.take(word, own, terms, others.before, now)
+    }
+
+    /// Takes the lease if it is free and this claim's turn.
+    fn take(&mut self, word: &AtomicU64, own: &DeviceEntry, terms: &Terms, before: u32, now: u64) -> Answer {
+        let (now_tick, grace) = (tick(now), self.tuning.grace_ticks());
+        if !lease::read(word).is_free(now_tick, grace) {
+            self.free_since = None;
+            self.yields = false;
+            return Answer::Wait(now + self.tuning.look);
+        }
+        // The first in line takes it at once; the others only if those before them do not come.
+        let places = u64::from(before) + u64::from(self.yields);
+        let turn = self.free_since.get_or_insert(now).saturating_add(places * TURN);
+        if now < turn {
+            return Answer::Wait(turn);
+        }
+        let Some(held) = lease::take(word, terms.entry, now_tick, tick(now + self.length()), grace) else {
+            return Answer::Wait(now + self.tuning.look);
+        };
+        self.held = Some(held);
+        self.free_since = None;
+        self.yields = false;
+        self.opens = true;
+        self.leases += 1;
+        own.waiting_until.store(now_tick, Ordering::Relaxed);
+        Answer::Mark
+    }
+
+    /// Decides for the helper thread, which wants nothing: idle leases go back, busy ones are kept alive.
+    pub fn look<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
+        match self.tend(chip, terms, now) {
+            Answer::Rest => {}
+            busy => return busy,
+        }
+        let (Some(held), Some(word)) = (self.held, chip.lease()) else {
+            self.wanting = false;
+            return Answer::Rest;
+        };
+        if self.since > 0 {
+            return Answer::Mark;
+        }
+        let idle_at = self.last_work + self.tuning.idle;
+        if self.in_flight == 0 && now >= idle_at {
+            lease::release(word, held);
+            self.held = None;
+            self.wanting = false;
+            return Answer::Rest;
+        }
+        Answer::Wait(if self.in_flight == 0 { idle_at } else { now + self.tuning.look / 4 })
+    }
+
+    /// What has to be done with a lease whether or not anybody wants to launch; [`Answer::Rest`] when nothing.
+    fn tend<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
+        let (Some(held), Some(word), Some(own)) = (self.held, chip.lease(), chip.entry(terms.entry)) else {
+            return Answer::Rest;
+        };
+        let credit = bucket::credit(&own.tat, clock(now));
+        let expired = ticks_until(held.expiry(), tick(now)) <= 0;
+        let others = Line::of(chip, terms, now, credit, true);
+        if !self.closing {
+            // Who has begun may go one lease into debt, or near the end of every credit the chip would change
+            // hands after each kernel.
+            let slack = bucket::wall(self.tuning.lease, terms.share_milli.max(1));
+            self.closing =
+                (expired && others.waiting) || !may_run(terms, credit.saturating_add(slack), &others);
+        }
+        if self.closing && self.since == 0 && self.in_flight == 0 {
+            lease::release(word, held);
+            self.held = None;
+            self.closing = false;
+            self.yields = others.siblings;
+            return Answer::Rest;
+        }
+        if expired {
+            // Also while draining: who is late is taken for dead.
+            match lease::renew(word, held, tick(now + self.length())) {
+                Some(renewed) => self.held = Some(renewed),
+                None => {
+                    self.held = None;
+                    self.closing = false;
+                    return Answer::Rest;
+                }
+            }
+        }
+        if self.closing {
+            if self.since > 0 {
+                return Answer::Mark;
+            }
+            return Answer::Wait(self.mark_at(now));
+        }
+        Answer::Rest
+    }
+
+    /// How many launches the holder of the lease may add to its queue.
+    fn grant<C: ChipTable>(&self, chip: &C, terms: &Terms, now: u64) -> Answer {
+        if self.opens || self.since > 0 {
+            return Answer::Mark;
+        }
+        let queued = u64::from(self.queued) * self.launch_ns;
+        if self.queued > 0 && (queued >= self.tuning.lease.max(self.launch_ns + 1) || self.launch_ns == 0)
+            || self.in_flight >= MARKS - 1
+        {
+            return Answer::Wait(self.mark_at(now));
+        }
+        let mut room = self.tuning.lease.saturating_sub(queued).min(self.tuning.lease / 2);
+        if let (Some(held), true) = (self.held, Line::of(chip, terms, now, 0, true).waiting) {
+            // Somebody waits: no more than fits until the end.
+            let left = u64::try_from(ticks_until(held.expiry(), tick(now))).unwrap_or(0) << 16;
+            if self.queued > 0 && left <= queued {
+                return Answer::Wait(self.mark_at(now));
+            }
+            room = room.min(left.saturating_sub(queued));
+        }
+        let launches = room.checked_div(self.launch_ns).unwrap_or(1);
+        Answer::Go(u32::try_from(launches).unwrap_or(u32::MAX).clamp(1, self.tuning.launches))
+    }
+
+    /// Wall time of the next lease: some launches at least, or handing over would cost more than the work.
+    fn length(&self) -> u64 {
+        (self.launch_ns * LAUNCHES_PER_LEASE).clamp(self.tuning.lease, self.tuning.lease * 10)
+    }
+
+    /// When to look for the next mark: just before it is expected, then often, then ever less so. Each microsecond
+    /// between the end of a queue and its discovery is one in which the chip does nothing.
+    fn mark_at(&self, now: u64) -> u64 {
+        let launches = self.marks.first().map_or(0, |mark| mark.launches);
+        let length = u64::from(launches).saturating_mul(self.launch_ns);
+        let expected = self.running_since.saturating_add(length);
+        let sure = expected.saturating_sub(SPIN);
+        if now < sure {
+            // Kernels differ: the queue may be short of work before.
+            return sure.min(now + self.tuning.look / 5);
+        }
+        now + (now.saturating_sub(expected) / 4).clamp(SPIN / 16, self.tuning.look / 4)
+    }
+}
+
+/// Waits shorter than this are spun by the caller, because a sleep ends later than that.
+pub const SPIN: u64 = 80_000;
+
+const LAUNCHES_PER_LEASE: u64 = 8;
+
+/// Nanoseconds that each place in the line waits longer for a lease that is free.
+const TURN: u64 = 100_000;
