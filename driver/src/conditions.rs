@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::hardware::Health;
 use crate::id::{DeviceName, DeviceUuid, PoolName};
 use crate::plan::{PlannedResult, PreparePlan};
+use crate::share::OnFailure;
 
 /// Three-valued truth of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum Attachment {
     Unknown,
     /// A process holds a slot of the usage region.
     Attached,
+    /// A process holds a slot, and others have found every slot taken since the claim was prepared.
+    Crowded,
     /// The vendor's library reports a process that holds no slot.
     Unattached,
 }
@@ -79,7 +82,7 @@ pub fn device_statuses(
         .map(|result| {
             let mut conditions = vec![ready(result, &health)];
             if result.interpose {
-                conditions.push(attached(result, &attachment));
+                conditions.push(attached(plan, result, &attachment));
             }
             DeviceStatus {
                 pool: result.pool.clone(),
@@ -107,7 +110,11 @@ fn ready(result: &PlannedResult, health: &impl Fn(&DeviceUuid) -> Health) -> Con
     Condition { kind: "Ready", status: Truth::True, reason: "Prepared", message: message.to_owned() }
 }
 
-fn attached(result: &PlannedResult, attachment: &impl Fn(&DeviceUuid) -> Attachment) -> Condition {
+fn attached(
+    plan: &PreparePlan,
+    result: &PlannedResult,
+    attachment: &impl Fn(&DeviceUuid) -> Attachment,
+) -> Condition {
     let of_chips: Vec<Attachment> = result.chips.iter().map(|c| attachment(&c.uuid)).collect();
     let (status, reason, message) = if of_chips.contains(&Attachment::Unattached) {
         (
@@ -115,12 +122,28 @@ fn attached(result: &PlannedResult, attachment: &impl Fn(&DeviceUuid) -> Attachm
             "OutsideQuota",
             "a process of the claim uses the chip without the interposer, so its quota is not enforced",
         )
+    } else if of_chips.contains(&Attachment::Crowded) {
+        // Still True: it says that processes are held to the quota, and only those beyond the table are not. No
+        // number, which would be another write of the status whenever it grows: the metrics have it.
+        (Truth::True, "NoFreeSlot", crowded(plan))
     } else if of_chips.contains(&Attachment::Attached) {
         (Truth::True, "UnderQuota", "a process of the claim runs under the quota")
     } else {
         (Truth::Unknown, "NoProcessSeen", "no process of the claim has been seen on the chip yet")
     };
     Condition { kind: "Attached", status, reason, message: message.to_owned() }
+}
+
+/// What became of the processes without a slot. The interposer refuses them memory if one chip of the claim asks
+/// for it.
+fn crowded(plan: &PreparePlan) -> &'static str {
+    if plan.shares.chips.iter().any(|chip| chip.on_failure == OnFailure::Closed) {
+        "processes of the claim run under the quota; others found no free slot beside them and were refused \
+         device memory (onFailure: closed)"
+    } else {
+        "processes of the claim run under the quota; others found no free slot beside them and were not limited \
+         (onFailure: open)"
+    }
 }
 
 fn data(plan: &PreparePlan, result: &PlannedResult) -> serde_json::Value {

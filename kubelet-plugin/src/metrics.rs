@@ -43,11 +43,29 @@ pub struct ClaimChip {
     pub uuid: String,
 }
 
+/// One claim, whatever chips it has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WholeClaim {
+    /// Namespace of the claim.
+    pub namespace: String,
+    /// Name of the claim.
+    pub claim: String,
+    /// UID of the claim.
+    pub claim_uid: String,
+}
+
 /// One pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Pool {
     /// The vendor.
     pub vendor: String,
+}
+
+/// What is shown of one claim.
+#[derive(Debug)]
+struct Shown {
+    claim: WholeClaim,
+    chips: Vec<ClaimChip>,
 }
 
 type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
@@ -76,8 +94,14 @@ pub struct Metrics {
     pub used_bytes: Family<ClaimChip, Gauge>,
     /// Allocations refused because of the quota.
     pub denied: Family<ClaimChip, Gauge>,
+    /// Allocations refused to processes that found no free slot.
+    pub denied_without_slot: Family<ClaimChip, Gauge>,
+    /// Allocations that went round the ledger, by an open policy or on chips beside the claim's.
+    pub unaccounted: Family<ClaimChip, Gauge>,
+    /// Processes that found no free slot.
+    pub without_slot: Family<WholeClaim, Gauge>,
     /// What is shown of each claim, to be dropped with it.
-    usage_labels: Arc<Mutex<HashMap<ClaimUid, Vec<ClaimChip>>>>,
+    shown: Arc<Mutex<HashMap<ClaimUid, Shown>>>,
 }
 
 fn buckets() -> Histogram {
@@ -99,7 +123,10 @@ impl Metrics {
             quota_bytes: Family::default(),
             used_bytes: Family::default(),
             denied: Family::default(),
-            usage_labels: Arc::default(),
+            denied_without_slot: Family::default(),
+            unaccounted: Family::default(),
+            without_slot: Family::default(),
+            shown: Arc::default(),
         };
         let m = &metrics;
         registry.register("vnpu_claim_operations", "Claims prepared and unprepared", m.operations.clone());
@@ -118,48 +145,86 @@ impl Metrics {
             m.slices_complete.clone(),
         );
         registry.register("vnpu_slots_reaped", "Slots of dead processes given back", m.reaped.clone());
-        registry.register(
-            "vnpu_claim_memory_quota_bytes",
-            "Memory quota per claim and chip",
-            m.quota_bytes.clone(),
-        );
-        registry.register(
-            "vnpu_claim_memory_used_bytes",
-            "Memory in use per claim and chip",
-            m.used_bytes.clone(),
-        );
-        registry.register(
-            "vnpu_claim_allocations_denied",
-            "Allocations refused because of the quota, since the claim was prepared",
-            m.denied.clone(),
-        );
+        metrics.register_usage(registry);
         metrics
+    }
+
+    fn register_usage(&self, registry: &mut Registry) {
+        let per_chip = [
+            ("vnpu_claim_memory_quota_bytes", "Memory quota per claim and chip", &self.quota_bytes),
+            ("vnpu_claim_memory_used_bytes", "Memory in use per claim and chip", &self.used_bytes),
+            (
+                "vnpu_claim_allocations_denied",
+                "Allocations refused because of the quota, since the claim was prepared",
+                &self.denied,
+            ),
+            (
+                "vnpu_claim_allocations_denied_without_slot",
+                "Allocations refused to processes that found no free slot, since the claim was prepared",
+                &self.denied_without_slot,
+            ),
+            (
+                "vnpu_claim_allocations_unaccounted",
+                "Allocations that went round the ledger, since the claim was prepared",
+                &self.unaccounted,
+            ),
+        ];
+        for (name, help, family) in per_chip {
+            registry.register(name, help, family.clone());
+        }
+        registry.register(
+            "vnpu_claim_processes_without_slot",
+            "Processes that found no free slot, since the claim was prepared",
+            self.without_slot.clone(),
+        );
     }
 
     /// Drops the usage of a claim that is gone.
     pub fn forget_claim(&self, claim: &ClaimUid) {
-        let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hide(known.remove(claim).into_iter().flatten());
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shown) = known.remove(claim) {
+            self.hide(shown);
+        }
     }
 
     /// Drops the usage of all claims that are not `wanted`, whoever gave them back.
     pub fn keep_claims(&self, wanted: impl Fn(&ClaimUid) -> bool) {
-        let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hide(known.extract_if(|claim, _| !wanted(claim)).flat_map(|(_, labels)| labels));
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, shown) in known.extract_if(|claim, _| !wanted(claim)) {
+            self.hide(shown);
+        }
     }
 
-    fn hide(&self, labels: impl Iterator<Item = ClaimChip>) {
+    fn hide(&self, shown: Shown) {
+        self.without_slot.remove(&shown.claim);
+        self.hide_chips(shown.chips.into_iter());
+    }
+
+    fn hide_chips(&self, labels: impl Iterator<Item = ClaimChip>) {
         for label in labels {
-            self.quota_bytes.remove(&label);
-            self.used_bytes.remove(&label);
-            self.denied.remove(&label);
+            for family in [
+                &self.quota_bytes,
+                &self.used_bytes,
+                &self.denied,
+                &self.denied_without_slot,
+                &self.unaccounted,
+            ] {
+                family.remove(&label);
+            }
         }
     }
 
     /// Shows the usage of one claim.
     pub fn show_usage(&self, namespace: &str, name: &str, usage: &ClaimUsage) {
+        // What a tenant wrote may be beyond it.
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let mut labels = Vec::with_capacity(usage.chips.len());
+        let claim = WholeClaim {
+            namespace: namespace.to_owned(),
+            claim: name.to_owned(),
+            claim_uid: usage.claim.to_string(),
+        };
+        self.without_slot.get_or_create(&claim).set(i64::from(usage.without_slot));
+        let mut chips = Vec::with_capacity(usage.chips.len());
         for chip in &usage.chips {
             let label = ClaimChip {
                 namespace: namespace.to_owned(),
@@ -167,14 +232,21 @@ impl Metrics {
                 claim_uid: usage.claim.to_string(),
                 uuid: chip.uuid.to_string(),
             };
-            self.quota_bytes.get_or_create(&label).set(number(chip.quota.0));
-            self.used_bytes.get_or_create(&label).set(number(chip.used.0));
-            self.denied.get_or_create(&label).set(number(chip.denied));
-            labels.push(label);
+            for (family, value) in [
+                (&self.quota_bytes, chip.quota.0),
+                (&self.used_bytes, chip.used.0),
+                (&self.denied, chip.denied),
+                (&self.denied_without_slot, chip.denied_without_slot),
+                (&self.unaccounted, chip.unaccounted),
+            ] {
+                family.get_or_create(&label).set(number(value));
+            }
+            chips.push(label);
         }
-        let mut known = self.usage_labels.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.insert(usage.claim.clone(), labels.clone()).unwrap_or_default();
-        self.hide(before.into_iter().filter(|label| !labels.contains(label)));
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(usage.claim.clone(), Shown { claim, chips: chips.clone() });
+        let before = before.into_iter().flat_map(|shown| shown.chips);
+        self.hide_chips(before.filter(|label| !chips.contains(label)));
     }
 
     /// Counts one operation on one claim.
@@ -183,3 +255,6 @@ impl Metrics {
         self.durations.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests;

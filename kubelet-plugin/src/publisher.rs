@@ -123,7 +123,6 @@ impl Publisher {
                     true
                 }
             };
-            let written = Instant::now();
             if failed {
                 tokio::time::sleep(pause).await;
                 continue;
@@ -139,8 +138,9 @@ impl Publisher {
                 () = changed.notified() => {}
                 event = watch.next() => self.heard(event),
             }
-            // Whatever else happens meanwhile is in the same round. The first publication is not held up.
-            let until = written + DEBOUNCE;
+            // Counted from the first change, so that what comes with it is in the same round: hardware that fails
+            // does so piece by piece. The first publication is not held up.
+            let until = Instant::now() + DEBOUNCE;
             while self.listed && Instant::now() < until {
                 tokio::select! {
                     () = tokio::time::sleep_until(until) => {}

@@ -49,6 +49,8 @@ pub fn backend(settings: &Settings) -> Arc<dyn Backend> {
 /// # Errors
 /// What keeps it from running at all: sockets, the state directory, a checkpoint of a newer version.
 pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
+    // Before there is a socket: a signal that comes early must not leave one behind.
+    let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let place: Arc<SetOnce<Arc<Node>>> = Arc::default();
@@ -89,7 +91,6 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
     });
 
     let opening = open_node(&settings, backend, seen_by_all, client, metrics, &readiness);
-    let mut signals = Signals::new()?;
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,

@@ -3,10 +3,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::SetOnce;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_proto::dra::{v1, v1beta1};

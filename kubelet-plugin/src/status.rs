@@ -101,6 +101,7 @@ async fn attached(node: &Arc<Node>, plan: &PreparePlan) -> Attachment {
     });
     match looked.await {
         Ok(Attached::True) => Attachment::Attached,
+        Ok(Attached::Crowded) => Attachment::Crowded,
         Ok(Attached::Unknown) | Err(_) => Attachment::Unknown,
     }
 }

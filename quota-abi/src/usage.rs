@@ -30,8 +30,13 @@ pub struct UsageDevice {
     pub unhooked: AtomicU32,
     /// Frees of pointers that the ledger does not know.
     pub unknown_frees: AtomicU64,
+    /// Processes that found every slot taken; each counts once. The table is the claim's and not a chip's, so
+    /// only the first chip's counter is used.
+    pub slotless_processes: AtomicU64,
+    /// Allocations refused to processes without a slot. Those let through instead are in `unhooked`.
+    pub slotless_denied: AtomicU64,
     /// 0.
-    pub reserved: [AtomicU64; 7],
+    pub reserved: [AtomicU64; 5],
 }
 
 /// Bytes of [`UsageDevice`].
@@ -45,6 +50,9 @@ const _: () = {
     assert!(offset_of!(UsageDevice, oom_denied) == 32);
     assert!(offset_of!(UsageDevice, unhooked) == 60);
     assert!(offset_of!(UsageDevice, unknown_frees) == 64);
+    assert!(offset_of!(UsageDevice, slotless_processes) == 72);
+    assert!(offset_of!(UsageDevice, slotless_denied) == 80);
+    assert!(offset_of!(UsageDevice, reserved) == 88);
 };
 
 /// Offset of slot 0.

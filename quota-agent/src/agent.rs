@@ -165,13 +165,17 @@ impl Agent {
         self.open_claim(claim)?.read()
     }
 
-    /// Whether a living process of the claim has a slot.
+    /// Whether a living process of the claim has a slot, and whether others found none.
     ///
     /// # Errors
     /// The claim has no regions, or they are unusable.
     pub fn attached(&self, claim: &ClaimUid) -> Result<Attached, AgentError> {
         let usage = self.usage(claim)?;
-        Ok(if usage.live_slots > 0 { Attached::True } else { Attached::Unknown })
+        Ok(match (usage.live_slots, usage.without_slot) {
+            (0, _) => Attached::Unknown,
+            (_, 0) => Attached::True,
+            _ => Attached::Crowded,
+        })
     }
 
     /// Changes the effective memory quota of one chip in place; attached processes see it at their next

@@ -24,11 +24,18 @@ impl Claim {
 
     /// Reads the ledger.
     pub(crate) fn read(&self) -> Result<ClaimUsage, AgentError> {
+        let without_slot = self.usage.without_slot()?;
+        let mut chips = self.usage.chips(self.quota.chips()?)?;
+        if without_slot == 0 {
+            // Nobody was there to be refused.
+            chips.iter_mut().for_each(|chip| chip.denied_without_slot = 0);
+        }
         Ok(ClaimUsage {
             claim: self.quota.uid.clone(),
-            chips: self.usage.chips(self.quota.chips()?)?,
+            chips,
             live_slots: self.usage.owned()?.0,
             slot_count: u32::from(SLOT_COUNT),
+            without_slot,
         })
     }
 }

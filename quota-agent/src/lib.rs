@@ -16,4 +16,4 @@ mod usage;
 
 pub use agent::Agent;
 pub use error::AgentError;
-pub use report::{Attached, ChipUsage, ClaimRegions, ClaimUsage, LedgerCheck, ReapReport};
+pub use report::{Attached, ChipUsage, ClaimRegions, ClaimUsage, LedgerCheck, MOST_WITHOUT_SLOT, ReapReport};

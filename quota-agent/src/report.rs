@@ -36,6 +36,11 @@ pub struct ChipUsage {
     pub denied: u64,
     /// Frees of pointers that the ledger did not know, since the region was made.
     pub unknown_frees: u64,
+    /// Allocations that went round the ledger, since the region was made: let through by the claim's open policy,
+    /// or made on chips beside the claim's.
+    pub unaccounted: u64,
+    /// Allocations refused to processes that found no free slot, since the region was made.
+    pub denied_without_slot: u64,
 }
 
 /// Use of one claim.
@@ -49,7 +54,13 @@ pub struct ClaimUsage {
     pub live_slots: u32,
     /// All slots of the region.
     pub slot_count: u32,
+    /// Processes that found every slot taken, since the region was made; at most [`MOST_WITHOUT_SLOT`].
+    pub without_slot: u32,
 }
+
+/// No kernel has more processes at a time (`PID_MAX_LIMIT` of Linux). A greater number says only that a tenant
+/// wrote it, or that there were far too many.
+pub const MOST_WITHOUT_SLOT: u32 = 1 << 22;
 
 /// What a pass over dead processes' slots did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,8 +81,11 @@ pub struct ReapReport {
 pub enum Attached {
     /// No process has attached; nothing says that one should have.
     Unknown,
-    /// At least one living process has a slot.
+    /// At least one living process has a slot, and no other was without one.
     True,
+    /// At least one living process has a slot, and others have found none since the region was made: the memory
+    /// policy applied to them.
+    Crowded,
 }
 
 /// The ledger of one chip beside the vendor library's numbers.

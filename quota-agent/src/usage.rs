@@ -9,7 +9,9 @@ use vnpu_driver::quantity::Bytes;
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::{FREE, REAPING, SLOT_CELL_SIZE, SLOT_HEAD_SIZE, SlotCell, SlotHead, SlotTable};
-use vnpu_quota_abi::usage::{slot_stride, slots_offset, usage_size};
+use vnpu_quota_abi::usage::{
+    USAGE_DEVICE_SIZE, USAGE_DEVICES_OFFSET, UsageDevice, slot_stride, slots_offset, usage_size,
+};
 use vnpu_quota_abi::view::UsageView;
 use vnpu_quota_abi::{SLOT_COUNT, ledger};
 
@@ -18,7 +20,7 @@ use crate::layout::{Layout, make_dir};
 use crate::locks;
 use crate::map::{Copy, invalid};
 use crate::quota::QuotaRegion;
-use crate::{AgentError, ChipUsage, ReapReport};
+use crate::{AgentError, ChipUsage, MOST_WITHOUT_SLOT, ReapReport};
 
 /// What the region must be like, by the claim's quota.
 #[derive(Debug, Clone, Copy)]
@@ -193,6 +195,17 @@ impl UsageRegion {
         Ok(())
     }
 
+    /// Processes that found every slot taken, as far as that can be believed: not if the last slot was never
+    /// taken, and not more than [`MOST_WITHOUT_SLOT`].
+    pub(crate) fn without_slot(&self) -> Result<u32, AgentError> {
+        let head = self.file.read(0, USAGE_DEVICES_OFFSET + USAGE_DEVICE_SIZE)?;
+        // Not by a view: that one has its high water raised.
+        let high_water = word(&head, offset_of!(Header, slots_high_water)) as u16;
+        let found = word(&head, USAGE_DEVICES_OFFSET + offset_of!(UsageDevice, slotless_processes));
+        let believed = if high_water < SLOT_COUNT { 0 } else { found };
+        Ok(u32::try_from(believed).unwrap_or(MOST_WITHOUT_SLOT).min(MOST_WITHOUT_SLOT))
+    }
+
     /// What the ledger says of the claim's `chips`, which are its quota's.
     pub(crate) fn chips(&self, chips: Vec<(DeviceUuid, QuotaValues)>) -> Result<Vec<ChipUsage>, AgentError> {
         self.read(|view| {
@@ -208,6 +221,8 @@ impl UsageRegion {
                     overhead: Bytes(sum.overhead),
                     denied: counters.map_or(0, |c| c.oom_denied.load(Ordering::Relaxed)),
                     unknown_frees: counters.map_or(0, |c| c.unknown_frees.load(Ordering::Relaxed)),
+                    unaccounted: counters.map_or(0, |c| c.unhooked.load(Ordering::Relaxed).into()),
+                    denied_without_slot: counters.map_or(0, |c| c.slotless_denied.load(Ordering::Relaxed)),
                 }
             };
             chips.into_iter().enumerate().map(of).collect()

@@ -14,9 +14,9 @@ use vnpu_driver::quantity::Bytes;
 use vnpu_quota_abi::SLOT_COUNT;
 use vnpu_quota_abi::header::HEADER_SIZE;
 use vnpu_quota_abi::slot::{self, SlotTable, owner_word};
-use vnpu_quota_abi::usage::{slot_stride, slots_offset, usage_size};
+use vnpu_quota_abi::usage::{USAGE_DEVICE_SIZE, USAGE_DEVICES_OFFSET, slot_stride, slots_offset, usage_size};
 use vnpu_quota_abi::view::{DeviceView, QuotaView, UsageView};
-use vnpu_quota_agent::{Agent, AgentError};
+use vnpu_quota_agent::{Agent, AgentError, Attached, MOST_WITHOUT_SLOT};
 
 fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
@@ -95,6 +95,29 @@ fn slots_full_of_garbage_are_given_back_in_one_pass() {
     assert_eq!(agent.reap().unwrap().reaped, u32::from(SLOT_COUNT));
     assert_eq!(agent.usage(&uid(1)).unwrap().chips[0].used, Bytes(0));
     assert!((0..view.capacity()).all(|s| view.head(s).unwrap().owner.load(Ordering::SeqCst) == slot::FREE));
+}
+
+#[test]
+fn a_number_of_processes_without_a_slot_that_cannot_be_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let usage = agent.create(&shares(1, &[("A", 4)])).unwrap().usage;
+    let pid = process_with_slot(&usage, 0, 1000);
+    open(&usage).write_all_at(&[0xff; USAGE_DEVICE_SIZE], USAGE_DEVICES_OFFSET as u64).unwrap();
+    let read = || {
+        let found = agent.usage(&uid(1)).unwrap();
+        (agent.attached(&uid(1)).unwrap(), found.without_slot, found.chips[0].denied_without_slot)
+    };
+    assert_eq!(read(), (Attached::True, 0, 0), "the last slot was never taken");
+    let (_raw, mapping) = map(&usage);
+    let view = UsageView::open(mapping).unwrap();
+    view.raise_high_water(usize::from(SLOT_COUNT));
+    assert_eq!(read(), (Attached::Crowded, MOST_WITHOUT_SLOT, u64::MAX));
+    view.device(0).unwrap().slotless_processes.store(u64::from(MOST_WITHOUT_SLOT) + 1, Ordering::SeqCst);
+    assert_eq!(read().1, MOST_WITHOUT_SLOT);
+    view.device(0).unwrap().slotless_processes.store(0, Ordering::SeqCst);
+    assert_eq!(read(), (Attached::True, 0, 0), "nobody was there to be refused");
+    kill(pid);
 }
 
 #[test]

@@ -13,9 +13,10 @@ use support::{kill, map, mode, process_with_slot, shares, uid};
 use vnpu_driver::hardware::{Chip, Health, ProcessMemory, ProcessView};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
+use vnpu_quota_abi::SLOT_COUNT;
 use vnpu_quota_abi::slot::{self, SlotTable};
 use vnpu_quota_abi::view::{DeviceView, QuotaView, UsageView};
-use vnpu_quota_agent::{Agent, AgentError, Attached};
+use vnpu_quota_agent::{Agent, AgentError, Attached, ChipUsage};
 
 #[test]
 fn a_claims_regions_carry_its_shares_and_the_right_modes() {
@@ -69,6 +70,28 @@ fn a_killed_process_gives_its_slot_back_and_a_living_one_keeps_it() {
     assert_eq!(agent.reap().unwrap().bytes, Bytes(500));
     assert_eq!(agent.reap().unwrap().reaped, 0);
     assert_eq!(agent.attached(&uid(1)).unwrap(), Attached::Unknown);
+}
+
+#[test]
+fn processes_without_a_slot_are_told_beside_those_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let usage = agent.create(&shares(1, &[("A", 4), ("B", 4)])).unwrap().usage;
+    let (_raw, mapping) = map(&usage);
+    let view = UsageView::open(mapping).unwrap();
+    view.device(0).unwrap().slotless_processes.store(1, Ordering::SeqCst);
+    view.device(1).unwrap().slotless_denied.store(3, Ordering::SeqCst);
+    view.device(1).unwrap().unhooked.store(4, Ordering::SeqCst);
+    view.raise_high_water(usize::from(SLOT_COUNT));
+    assert_eq!(agent.attached(&uid(1)).unwrap(), Attached::Unknown, "nobody is held to the quota");
+    let pid = process_with_slot(&usage, usize::from(SLOT_COUNT) - 1, 1000);
+    assert_eq!(agent.attached(&uid(1)).unwrap(), Attached::Crowded);
+    let found = agent.usage(&uid(1)).unwrap();
+    assert_eq!(found.without_slot, 1);
+    let of_chips = |of: fn(&ChipUsage) -> u64| found.chips.iter().map(of).collect::<Vec<_>>();
+    assert_eq!(of_chips(|c| c.denied_without_slot), [0, 3]);
+    assert_eq!(of_chips(|c| c.unaccounted), [0, 4]);
+    kill(pid);
 }
 
 #[test]

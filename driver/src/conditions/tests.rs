@@ -19,6 +19,37 @@ fn attached_has_three_values() {
 }
 
 #[test]
+fn processes_without_a_slot_beside_attached_ones_are_told_with_what_became_of_them() {
+    let mut plan = plan(&["a chip-0-0 4Gi 10"]);
+    let attached = |plan: &PreparePlan| {
+        let mut statuses = device_statuses(plan, |_| Attachment::Crowded, |_| Health::Healthy);
+        let Condition { status, reason, message, .. } = statuses.remove(0).conditions.remove(1);
+        (status, reason, message)
+    };
+    let (status, reason, message) = attached(&plan);
+    assert_eq!((status, reason), (Truth::True, "NoFreeSlot"));
+    assert!(message.contains("were refused device memory (onFailure: closed)"), "{message}");
+    plan.shares.chips[0].on_failure = OnFailure::Open;
+    let (status, reason, message) = attached(&plan);
+    assert_eq!((status, reason), (Truth::True, "NoFreeSlot"));
+    assert!(message.contains("were not limited (onFailure: open)"), "{message}");
+}
+
+#[test]
+fn a_process_outside_the_quota_says_more_than_one_without_a_slot() {
+    let of = |uuid: &DeviceUuid| match uuid.as_str() {
+        "VDIE-0000-0" => Attachment::Unattached,
+        _ => Attachment::Crowded,
+    };
+    let mut plan = plan(&["a chip-0-0 4Gi 10", "a chip-0-1 4Gi 10"]);
+    let chips = plan.results[1].chips.clone();
+    plan.results[0].chips.extend(chips);
+    let statuses = device_statuses(&plan, of, |_| Health::Healthy);
+    assert_eq!(statuses[0].conditions[1].reason, "OutsideQuota");
+    assert_eq!(statuses[1].conditions[1].reason, "NoFreeSlot");
+}
+
+#[test]
 fn devices_given_whole_have_no_attached_condition() {
     let statuses = device_statuses(&plan(&["a module-0"]), |_| Attachment::Unknown, |_| Health::Healthy);
     let kinds: Vec<&str> = statuses[0].conditions.iter().map(|c| c.kind).collect();

@@ -8,6 +8,7 @@ use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValue
 use vnpu_quota_abi::slot::{self, FREE, REAPING, SlotCell, SlotTable};
 use vnpu_quota_abi::view::{QuotaView, UsageView};
 
+use crate::broken::{Broken, FullTable};
 use crate::map::{File, Region};
 use crate::rate::Rate;
 use crate::{incarnation, liveness, log};
@@ -25,15 +26,16 @@ pub(crate) struct Claim {
     slot: usize,
     looks: Rate,
     // Behind the views.
-    _regions: [Region; 2],
+    _quota_region: Region,
+    usage_region: Region,
 }
 
-/// A claim whose regions cannot be used.
-pub(crate) struct Broken {
-    /// The chips it is about; `None` when not even that could be read.
-    pub(crate) chips: Option<Vec<u32>>,
-    /// Whether allocations are refused.
-    pub(crate) closed: bool,
+/// Why a process got no slot.
+enum NoSlot {
+    /// No slot is free, or of a process that is dead beyond doubt.
+    Full,
+    /// The table could not be looked at: another thread is at it for too long, or closed the file.
+    Unseen,
 }
 
 /// The kernel's thread of this process in a ledger.
@@ -58,20 +60,20 @@ impl Claim {
             })
             .map_err(|problem| {
                 complain(&quota_path, &problem, true);
-                Broken { chips: None, closed: true }
+                Broken { chips: None, closed: true, full: None }
             })?;
         let values: Option<Vec<QuotaValues>> =
             (0..quota.devices()).map(|i| quota.entry(i).and_then(QuotaEntry::read)).collect();
         let Some(values) = values else {
             complain(&quota_path, "a change of it was never finished", true);
-            return Err(Broken { chips: None, closed: true });
+            return Err(Broken { chips: None, closed: true, full: None });
         };
         let chips: Vec<u32> = values.iter().map(|v| v.phys_id).collect();
         let closed = values.iter().any(|v| v.flags & FAIL_CLOSED != 0);
         let path = dir.join("usage");
         let broken = |problem: &str| {
             complain(&path, problem, closed);
-            Broken { chips: Some(chips.clone()), closed }
+            Broken { chips: Some(chips.clone()), closed, full: None }
         };
         let file = File::open(&path, true).map_err(|e| broken(&e))?;
         let region = Region::map(&file, true).map_err(|e| broken(&e))?;
@@ -89,28 +91,33 @@ impl Claim {
             locked: AtomicBool::new(false),
             slot: usize::MAX,
             looks: Rate::new(),
-            _regions: [quota_region, region],
+            _quota_region: quota_region,
+            usage_region: region,
         };
-        if !claim.take_slot(identity) {
-            log::once(
-                log::Kind::Slots,
-                &format!(
-                    "{}: all {} slots are taken by other processes; device memory is {}",
-                    claim.path.display(),
-                    claim.usage.capacity(),
-                    policy_words(closed),
-                ),
-            );
-            return Err(Broken { chips: Some(std::mem::take(&mut claim.chips)), closed });
+        match claim.take_slot(identity) {
+            Ok(()) => Ok(claim),
+            Err(why) => Err(claim.give_up(&why)),
         }
-        Ok(claim)
+    }
+
+    /// What is left of a claim without a slot.
+    fn give_up(self, why: &NoSlot) -> Broken {
+        let problem = match why {
+            NoSlot::Full => format!("all {} slots are taken by other processes", self.usage.capacity()),
+            NoSlot::Unseen => "its slots could not be looked at".to_owned(),
+        };
+        let (path, outcome) = (self.path.display(), policy_words(self.closed));
+        log::once(log::Kind::Slots, &format!("{path}: {problem}; device memory is {outcome}"));
+        let full = FullTable { usage: self.usage, _region: self.usage_region };
+        let full = matches!(why, NoSlot::Full).then_some(full);
+        Broken { chips: Some(self.chips), closed: self.closed, full }
     }
 
     /// Takes the first free slot; only when there is none, dead processes' slots are given back first, so that
     /// the start of a process does not get slower with the number of its neighbours.
-    fn take_slot(&mut self, identity: Identity) -> bool {
-        let Some(_turn) = incarnation::slots_turn(TURN_MILLISECONDS) else { return false };
-        let Some(fd) = self.file.fd() else { return false };
+    fn take_slot(&mut self, identity: Identity) -> Result<(), NoSlot> {
+        let _turn = incarnation::slots_turn(TURN_MILLISECONDS).ok_or(NoSlot::Unseen)?;
+        let fd = self.file.fd().ok_or(NoSlot::Unseen)?;
         self.drop_own_past(fd, identity);
         // More than once: between the look and the lock another process may have come.
         for round in 0..3 {
@@ -125,12 +132,12 @@ impl Claim {
                 if slot::claim(&self.usage, i, identity.owner, identity.namespace) {
                     self.slot = i;
                     self.locked.store(true, Ordering::Relaxed);
-                    return true;
+                    return Ok(());
                 }
                 liveness::unlock(fd, i);
             }
         }
-        false
+        Err(NoSlot::Full)
     }
 
     /// A slot with our own owner word is of the program that executed this one: its memory is gone. Without a

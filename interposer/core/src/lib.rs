@@ -1,6 +1,7 @@
 //! The back end of the interposer, `libvnpu_core.so`: keeps a process to the memory quotas of its claims. The
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
+mod broken;
 mod chips;
 mod claim;
 mod entry;
@@ -8,6 +9,7 @@ mod incarnation;
 mod liveness;
 mod log;
 mod map;
+mod place;
 mod pointers;
 mod process;
 mod rate;

@@ -10,8 +10,10 @@ use vnpu_quota_abi::charge::{Pages, charged};
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::table::{CURRENT_DEVICE, FrontTable, KeyKind, Ticket, Verdict};
 
+use crate::broken::Broken;
 use crate::chips::Chips;
-use crate::claim::{Broken, Claim, Identity};
+use crate::claim::{Claim, Identity};
+use crate::place::Place;
 use crate::pointers::{Block, Pointers};
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
@@ -33,15 +35,6 @@ pub(crate) struct Process {
     retry: Backoff,
     chips: Chips,
     pointers: Pointers,
-}
-
-/// One claim of the container.
-struct Place {
-    dir: PathBuf,
-    // Set at the first try that succeeds, and never again.
-    claim: OnceLock<Claim>,
-    // Why the first try failed; means nothing once the claim is set.
-    broken: Option<Broken>,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -95,15 +88,11 @@ impl Process {
     /// second slot of one process would pass for a dead one's.
     fn attach_rest(&self) {
         if let Some(places) = self.places.get() {
-            for place in places.iter().filter(|p| p.claim.get().is_none()) {
-                if let Ok(claim) = Claim::attach(&place.dir, self.identity) {
-                    let _ = place.claim.set(claim);
-                }
-            }
+            places.iter().for_each(|place| place.retry(self.identity));
         } else {
             self.list();
         }
-        let whole = self.places.get().is_some_and(|p| p.iter().all(|p| p.claim.get().is_some()));
+        let whole = self.places.get().is_some_and(|p| p.iter().all(|p| p.claim().is_some()));
         self.whole.store(whole, Ordering::Relaxed);
     }
 
@@ -131,11 +120,11 @@ impl Process {
     }
 
     fn claim(&self, index: usize) -> Option<&Claim> {
-        self.places().get(index)?.claim.get()
+        self.places().get(index)?.claim()
     }
 
     fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.places().iter().filter_map(|p| p.claim.get())
+        self.places().iter().filter_map(|p| p.claim())
     }
 
     /// The chip that a call on `device` counts for. With one chip in all and one device to be seen there is
@@ -143,7 +132,7 @@ impl Process {
     fn chip(&self, device: i32) -> Option<u32> {
         let chip = self.chips.physical(self.front, device);
         let [place] = self.places() else { return chip };
-        let Some([only]) = place.claim.get().map(Claim::chips) else { return chip };
+        let Some([only]) = place.chips() else { return chip };
         let certain = chip == Some(*only);
         if certain || chip.is_some() && self.chips.visible(self.front) != Some(1) {
             chip
@@ -157,7 +146,7 @@ impl Process {
         self.places()
             .iter()
             .enumerate()
-            .filter_map(move |(i, place)| Some((i, place.claim.get()?.device_of(chip?)?)))
+            .filter_map(move |(i, place)| Some((i, place.claim()?.device_of(chip?)?)))
     }
 
     /// What the broken claims say about `chip`: refuse (`Some(true)`), let pass, or nothing.
@@ -165,34 +154,39 @@ impl Process {
         if self.places.get().is_none() {
             return Some(true);
         }
-        self.places()
-            .iter()
-            .filter(|p| p.claim.get().is_none())
-            .filter_map(|p| p.broken.as_ref())
-            .filter(|b| match (&b.chips, chip) {
-                (Some(chips), Some(chip)) => chips.contains(&chip),
-                _ => true,
-            })
-            .map(|b| b.closed)
-            .reduce(|a, b| a | b)
+        self.broken_about(chip).map(|b| b.closed).reduce(|a, b| a | b)
+    }
+
+    /// The claims without us that may be about `chip`.
+    fn broken_about(&self, chip: Option<u32>) -> impl Iterator<Item = &Broken> {
+        self.places().iter().filter_map(Place::failure).filter(move |b| b.concerns(chip))
     }
 
     /// Whether `chip`, which no claim is about, is one that the container has beside its claims. Only certain
     /// when every chip of the claims is to be seen under its number: else the numbers may be others than the
     /// host's, and this chip one of theirs.
     fn is_foreign(&self, chip: Option<u32>) -> bool {
-        chip.is_some() && self.claims().flat_map(Claim::chips).all(|c| self.chips.sees(self.front, *c))
+        let mut known = self.places().iter().filter_map(Place::chips).flatten();
+        chip.is_some() && known.all(|c| self.chips.sees(self.front, *c))
+    }
+
+    /// Whether a claim wants what cannot be accounted to be refused.
+    fn any_closed(&self) -> bool {
+        self.places().iter().any(Place::is_closed)
     }
 
     /// What happens to an allocation on `chip`, which no claim that works is about.
     fn elsewhere(&self, chip: Option<u32>) -> Verdict {
         let verdict = match self.broken_policy(chip) {
-            Some(true) => return Verdict::Denied,
+            Some(true) => {
+                self.broken_about(chip).filter(|b| b.closed).for_each(|b| b.count_denied(chip));
+                return Verdict::Denied;
+            }
             Some(false) => Verdict::Pass,
             None if self.places().is_empty() => return Verdict::Pass,
             None => {
                 let foreign = self.is_foreign(chip);
-                let denied = !foreign && self.claims().any(Claim::is_closed);
+                let denied = !foreign && self.any_closed();
                 let name = chip.map_or_else(|| "unknown".to_owned(), |c| c.to_string());
                 let outcome = if denied { "refused to this process" } else { "not limited" };
                 let why = if foreign {
@@ -204,12 +198,22 @@ impl Process {
                 if denied { Verdict::Denied } else { Verdict::Pass }
             }
         };
-        if verdict == Verdict::Pass
-            && let Some(claim) = self.claims().next()
-        {
-            claim.count_unhooked(0);
+        if verdict == Verdict::Pass {
+            self.count_unhooked(chip);
         }
         verdict
+    }
+
+    /// Counts an allocation that was let through: with the claim that is about `chip`, if that can be told.
+    fn count_unhooked(&self, chip: Option<u32>) {
+        if self.broken_about(chip).any(|b| b.count_unhooked(chip)) {
+            return;
+        }
+        if let Some(claim) = self.claims().next() {
+            claim.count_unhooked(0);
+        } else {
+            self.places().iter().filter_map(Place::failure).any(|b| b.count_unhooked(chip));
+        }
     }
 
     /// Decides on an allocation.
@@ -326,18 +330,8 @@ impl Process {
         self.parts(chip).next().is_none()
             && match self.broken_policy(chip) {
                 Some(closed) => closed,
-                None => !self.is_foreign(chip) && self.claims().any(Claim::is_closed),
+                None => !self.is_foreign(chip) && self.any_closed(),
             }
-    }
-}
-
-impl Place {
-    /// The first try.
-    fn first(dir: PathBuf, identity: Identity) -> Self {
-        match Claim::attach(&dir, identity) {
-            Ok(claim) => Self { dir, claim: OnceLock::from(claim), broken: None },
-            Err(broken) => Self { dir, claim: OnceLock::new(), broken: Some(broken) },
-        }
     }
 }
 
