@@ -4,17 +4,15 @@
 #![allow(unreachable_pub)] // modules of this test only
 #![cfg(not(loom))]
 
-#[path = "compute/device.rs"]
-mod device;
 #[path = "compute/host.rs"]
 mod host;
 
 use std::sync::atomic::Ordering;
 
-use device::Discipline;
 use host::Kernels::{self, Decode, Fixed, Mix};
 use host::{Tenant, World};
 use proptest::prelude::*;
+use standin_executor::Discipline;
 use vnpu_quota_abi::gate::Tuning;
 use vnpu_quota_abi::lease;
 use vnpu_quota_abi::line::Mode;

@@ -1,14 +1,14 @@
 //! Processes that launch kernels as fast as they may, on virtual time: every step of a host thread is an event.
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
+use standin_executor::{Discipline, Executor, Mark};
 use vnpu_quota_abi::device::DEVICE_SIZE;
 use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
 use vnpu_quota_abi::line::{Mode, Terms};
 use vnpu_quota_abi::view::{DeviceView, Mapping};
-
-use super::device::{Device, Discipline};
 
 /// Host time of one launch.
 const LAUNCH: u64 = 4_000;
@@ -105,6 +105,7 @@ struct Process {
     next: u64,
     waiting: bool,
     allowed: u32,
+    marks: VecDeque<Mark>,
     last_mark: u64,
     stopped_until: u64,
     dead: bool,
@@ -114,7 +115,7 @@ struct Process {
 pub struct World {
     _memory: Vec<u128>,
     pub chip: DeviceView,
-    device: Device,
+    device: Executor,
     processes: Vec<Process>,
     random: Random,
     now: u64,
@@ -142,12 +143,13 @@ impl World {
             next: start + tenant.wants.0 + (random.unit() * 1e6) as u64,
             waiting: false,
             allowed: 0,
+            marks: VecDeque::new(),
             last_mark: 0,
             stopped_until: 0,
             dead: false,
         });
         let processes: Vec<_> = processes.collect();
-        let mut device = Device::new(discipline, tenants.len());
+        let mut device = Executor::new(discipline);
         device.advance(start);
         Self { _memory: memory, chip, device, processes, random, now: start, start }
     }
@@ -159,11 +161,11 @@ impl World {
 
     /// Whether nothing of a process is queued.
     pub fn is_idle(&self, process: usize) -> bool {
-        self.device.is_empty(process)
+        self.device.queued(process as u64) == 0
     }
 
     pub fn busy(&self, process: usize) -> u64 {
-        self.device.busy(process)
+        self.device.busy(process as u64)
     }
 
     pub fn gate(&self, process: usize) -> &Gate {
@@ -230,7 +232,9 @@ impl World {
         let process = &mut self.processes[p];
         process.waiting = false;
         let terms = process.tenant.terms();
-        while let Some(reached) = self.device.take_mark(p) {
+        while let Some(mark) = process.marks.front() {
+            let Some(reached) = self.device.take_reached(p as u64, *mark) else { break };
+            process.marks.pop_front();
             let elapsed = reached - process.last_mark;
             process.last_mark = reached;
             process.gate.finished(&self.chip, &terms, now, elapsed);
@@ -238,7 +242,7 @@ impl World {
         if process.allowed > 0 {
             process.allowed -= 1;
             let duration = process.tenant.kernels.draw(&mut self.random);
-            self.device.launch(p, duration);
+            self.device.launch(p as u64, duration);
             process.gate.launched(now, 1);
             process.next = now + LAUNCH;
             return;
@@ -255,7 +259,7 @@ impl World {
                 process.next = now + 200;
             }
             Answer::Mark => {
-                self.device.mark(p);
+                process.marks.push_back(self.device.mark(p as u64));
                 process.gate.marked(now);
                 process.next = now + RECORD;
             }

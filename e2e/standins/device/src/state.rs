@@ -1,7 +1,9 @@
 //! What the simulated driver knows: the machine, its allocations and its processes. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use standin_executor::{Executor, Mark};
 use standin_protocol::{Card, Die, DieView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector};
 
 /// DCMI: no such device. The vendor's header calls it `DCMI_ERR_CODE_DEVICE_NOT_EXIST`.
@@ -45,6 +47,8 @@ pub struct State {
     processes: BTreeMap<PeerId, Process>,
     next_address: u64,
     next_key: u64,
+    executors: BTreeMap<ChipId, Executor>,
+    started: Instant,
 }
 
 impl State {
@@ -57,6 +61,8 @@ impl State {
             processes: BTreeMap::new(),
             next_address: FIRST_ADDRESS,
             next_key: 1,
+            executors: BTreeMap::new(),
+            started: Instant::now(),
         }
     }
 
@@ -84,6 +90,9 @@ impl State {
     pub fn disconnect(&mut self, peer: PeerId) {
         self.processes.remove(&peer);
         self.allocations.retain(|_, allocation| allocation.peer != peer);
+        for executor in self.executors.values_mut() {
+            executor.remove(peer.0);
+        }
         let allocations = &self.allocations;
         self.exports.retain(|_, address| allocations.contains_key(address));
     }
@@ -152,7 +161,32 @@ impl State {
                     None => Reply::NotFound,
                 }
             }
+            Request::Launch { phys_id, nanos } => self.on_executor(*phys_id, |executor| {
+                executor.launch(peer.0, *nanos);
+                Reply::Done
+            }),
+            Request::Record { phys_id } => {
+                self.on_executor(*phys_id, |executor| Reply::Mark(executor.mark(peer.0).0))
+            }
+            Request::Reached { phys_id, mark } => {
+                self.on_executor(*phys_id, |executor| Reply::Time(executor.take_reached(peer.0, Mark(*mark))))
+            }
+            Request::Queued { phys_id } => {
+                self.on_executor(*phys_id, |executor| Reply::Work(executor.queued(peer.0)))
+            }
         }
+    }
+
+    /// Acts on a chip whose queues have been worked on until now. Its clock is the machine's.
+    fn on_executor(&mut self, phys_id: u32, act: impl FnOnce(&mut Executor) -> Reply) -> Reply {
+        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.on_chip(phys_id, |state, chip, _| {
+            let discipline = state.machine.discipline;
+            let executor = state.executors.entry(chip).or_default();
+            executor.set_discipline(discipline);
+            executor.advance(now);
+            act(executor)
+        })
     }
 
     fn fault(&self, request: &Request) -> Option<&standin_protocol::Fault> {

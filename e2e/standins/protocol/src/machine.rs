@@ -1,6 +1,7 @@
 //! A simulated machine as its YAML file describes it: cards, dies and the faults to play. Plain data, no state.
 
 use serde::{Deserialize, Serialize};
+use standin_executor::Discipline;
 
 /// The whole machine: the content of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct Machine {
     /// Bytes that a process takes on a device by opening it (its context), 0 by default.
     #[serde(default)]
     pub context_bytes: u64,
+    /// How kernels of several processes share a chip.
+    #[serde(default)]
+    pub discipline: Discipline,
     /// The cards. On 910C a card is a module with two dies.
     pub cards: Vec<Card>,
     /// Calls that fail or hang.
@@ -180,6 +184,7 @@ impl Machine {
             multi_die_policy: MultiDiePolicy::Independent,
             super_pod: None,
             context_bytes: 0,
+            discipline: Discipline::default(),
             cards,
             faults: Vec::new(),
         }

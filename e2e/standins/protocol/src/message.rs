@@ -68,6 +68,30 @@ pub enum Request {
         /// What `Export` answered.
         key: u64,
     },
+    /// Puts a kernel at the end of the process's queue on a device.
+    Launch {
+        /// Physical id.
+        phys_id: u32,
+        /// How long it takes where nobody else has work.
+        nanos: u64,
+    },
+    /// Puts an event there.
+    Record {
+        /// Physical id.
+        phys_id: u32,
+    },
+    /// When an event was reached; it is told once.
+    Reached {
+        /// Physical id.
+        phys_id: u32,
+        /// What `Record` answered.
+        mark: u64,
+    },
+    /// How much of the process's work is not done.
+    Queued {
+        /// Physical id.
+        phys_id: u32,
+    },
 }
 
 /// A process that has a device open.
@@ -137,6 +161,12 @@ pub enum Reply {
     },
     /// To `Export`.
     Key(u64),
+    /// To `Record`.
+    Mark(u64),
+    /// To `Reached`: the device's clock in nanoseconds, if it was.
+    Time(Option<u64>),
+    /// To `Queued`: nanoseconds.
+    Work(u64),
     /// To `MemoryInfo`.
     Memory {
         /// Free bytes.

@@ -117,7 +117,7 @@ pub unsafe extern "C" fn rtGetDeviceIndexByPhyId(phys: u32, index: *mut u32) -> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtDeviceSynchronize() -> i32 {
-    code(current_device().map(|_| ()))
+    code(crate::launch::drain())
 }
 
 #[unsafe(no_mangle)]

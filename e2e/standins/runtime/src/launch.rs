@@ -1,26 +1,90 @@
-//! Streams, events, launches, captured models: enough that programs run. Work completes at once.
+//! Streams, events, launches, captured models. Kernels are put into the chip's queue and run there for as long as their
+//! function handle says: **in this stand-in a function handle is the kernel's duration in nanoseconds**, null for one
+//! that takes no time.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use standin_protocol::{Reply, Request};
 
 use crate::device::{code, put};
-use crate::process::current_device;
-use crate::status::{DONE, PARAM_INVALID};
+use crate::process::{current_device, process};
+use crate::status::{DONE, DRIVER_INTERNAL, INVALID_DEVICE, PARAM_INVALID};
 
 /// Next opaque handle; never dereferenced.
 static NEXT_HANDLE: AtomicUsize = AtomicUsize::new(0x7100_0000);
 
-/// When events were recorded.
-static EVENTS: Mutex<BTreeMap<usize, Instant>> = Mutex::new(BTreeMap::new());
+/// One recorded event.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    phys_id: u32,
+    mark: u64,
+    /// The device's clock, once it was reached.
+    at: Option<u64>,
+}
+
+static EVENTS: Mutex<BTreeMap<usize, Event>> = Mutex::new(BTreeMap::new());
 
 /// Stream in capture, or 0.
 static CAPTURING: AtomicUsize = AtomicUsize::new(0);
 
+/// What the capture has so far, and what each captured model takes: nanoseconds.
+static MODELS: Mutex<Models> = Mutex::new(Models { capturing: 0, made: BTreeMap::new() });
+
+struct Models {
+    capturing: u64,
+    made: BTreeMap<usize, u64>,
+}
+
+/// Kernels behind no function handle: AI CPU operators.
+const UNNAMED_KERNEL: usize = 10_000;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn handle() -> *mut c_void {
     NEXT_HANDLE.fetch_add(16, Ordering::Relaxed) as *mut c_void
+}
+
+fn captures(stream: *mut c_void) -> bool {
+    !stream.is_null() && CAPTURING.load(Ordering::Relaxed) == stream as usize
+}
+
+/// The physical id of the thread's device.
+fn current_chip() -> Result<u32, i32> {
+    let device = current_device()?;
+    process().phys_id(device)
+}
+
+fn launch(nanos: u64, stream: *mut c_void) -> Result<(), i32> {
+    if captures(stream) {
+        locked(&MODELS).capturing += nanos;
+        return current_device().map(|_| ());
+    }
+    let phys_id = current_chip()?;
+    match process().ask(&Request::Launch { phys_id, nanos })? {
+        Reply::Done => Ok(()),
+        _ => Err(INVALID_DEVICE),
+    }
+}
+
+/// Waits until nothing of this process is queued on the thread's device.
+pub fn drain() -> Result<(), i32> {
+    let phys_id = current_chip()?;
+    loop {
+        let Reply::Work(left) = process().ask(&Request::Queued { phys_id })? else {
+            return Err(DRIVER_INTERNAL);
+        };
+        if left == 0 {
+            return Ok(());
+        }
+        // Others may have their turns in between: what is left is the least that it takes.
+        std::thread::sleep(Duration::from_nanos(left.clamp(10_000, 1_000_000)));
+    }
 }
 
 /// # Safety
@@ -30,8 +94,21 @@ unsafe fn make(to: *mut *mut c_void) -> i32 {
     code(current_device().and_then(|_| unsafe { put(to, handle()) }))
 }
 
-fn launched() -> i32 {
-    code(current_device().map(|_| ()))
+/// The event, asked for when it is not known to be reached.
+fn look_at(event: *mut c_void) -> Result<Event, i32> {
+    let known = locked(&EVENTS).get(&(event as usize)).copied().ok_or(PARAM_INVALID)?;
+    if known.at.is_some() {
+        return Ok(known);
+    }
+    let reply = process().ask(&Request::Reached { phys_id: known.phys_id, mark: known.mark })?;
+    let Reply::Time(at) = reply else { return Err(DRIVER_INTERNAL) };
+    let mut events = locked(&EVENTS);
+    let event = events.get_mut(&(event as usize)).ok_or(PARAM_INVALID)?;
+    // Another thread may have been told; it is told once.
+    if event.mark == known.mark && at.is_some() {
+        event.at = at;
+    }
+    Ok(*event)
 }
 
 macro_rules! makers {
@@ -46,11 +123,21 @@ macro_rules! makers {
 }
 
 macro_rules! work {
+    ($($name:ident($($argument:ident: $kind:ty),*) => $nanos:expr, $stream:expr;)*) => {$(
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($argument: $kind),*) -> i32 {
+            let _ = ($($argument,)*);
+            code(launch($nanos as usize as u64, $stream))
+        }
+    )*};
+}
+
+macro_rules! waits {
     ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($argument: $kind),*) -> i32 {
             let _ = ($($argument,)*);
-            launched()
+            code(drain())
         }
     )*};
 }
@@ -65,52 +152,109 @@ makers! {
     rtEventCreateExWithFlag(flag: u32);
 }
 
-work! {
+waits! {
     rtStreamDestroy(stream: Opaque);
     rtStreamSynchronize(stream: Opaque);
     rtStreamSynchronizeWithTimeout(stream: Opaque, timeout: i32);
-    rtStreamWaitEvent(stream: Opaque, event: Opaque);
-    rtEventSynchronize(event: Opaque);
-    rtKernelLaunch(stub: Opaque, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque);
-    rtKernelLaunchWithFlag(stub: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32);
-    rtKernelLaunchWithFlagV2(stub: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32, config: Opaque);
-    rtKernelLaunchWithHandleV2(kernel: Opaque, tiling: u64, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, config: Opaque);
-    rtAicpuKernelLaunchWithFlag(names: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32);
-    rtAicpuKernelLaunchExWithArgs(kind: u32, name: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32);
-    rtLaunchKernelByFuncHandleV3(function: Opaque, blocks: u32, arguments: Opaque, stream: Opaque, config: Opaque);
-    rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque);
-    rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, reserve: Opaque);
-    rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32);
-    rtModelExecute(model: Opaque, stream: Opaque, flag: u32);
-    rtModelExecuteSync(model: Opaque, stream: Opaque, flag: u32, timeout: i32);
-    rtsModelExecute(model: Opaque, timeout: i32);
-    rtsModelExecuteAsync(model: Opaque, stream: Opaque);
-    rtModelDestroy(model: Opaque);
+}
+
+work! {
+    rtKernelLaunch(stub: Opaque, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque) => stub, stream;
+    rtKernelLaunchWithFlag(stub: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => stub, stream;
+    rtKernelLaunchWithFlagV2(stub: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32, config: Opaque) => stub, stream;
+    rtKernelLaunchWithHandleV2(kernel: Opaque, tiling: u64, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, config: Opaque) => kernel, stream;
+    rtAicpuKernelLaunchWithFlag(names: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => UNNAMED_KERNEL, stream;
+    rtAicpuKernelLaunchExWithArgs(kind: u32, name: Opaque, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => UNNAMED_KERNEL, stream;
+    rtLaunchKernelByFuncHandleV3(function: Opaque, blocks: u32, arguments: Opaque, stream: Opaque, config: Opaque) => function, stream;
+    rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => function, stream;
+    rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, reserve: Opaque) => function, stream;
+    rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32) => function, stream;
+    rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => model_nanos(model), stream;
+    rtsModelExecuteAsync(model: Opaque, stream: Opaque) => model_nanos(model), stream;
+}
+
+fn model_nanos(model: *mut c_void) -> u64 {
+    locked(&MODELS).made.get(&(model as usize)).copied().unwrap_or(0)
+}
+
+fn execute_and_wait(model: *mut c_void) -> i32 {
+    code(launch(model_nanos(model), std::ptr::null_mut()).and_then(|()| drain()))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn rtModelExecuteSync(model: *mut c_void, _stream: Opaque, _flag: u32, _timeout: i32) -> i32 {
+    execute_and_wait(model)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn rtsModelExecute(model: *mut c_void, _timeout: i32) -> i32 {
+    execute_and_wait(model)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn rtModelDestroy(model: *mut c_void) -> i32 {
+    locked(&MODELS).made.remove(&(model as usize));
+    DONE
+}
+
+/// The process's streams share one queue, so whatever was recorded before is before.
+#[unsafe(no_mangle)]
+pub extern "C" fn rtStreamWaitEvent(_stream: *mut c_void, _event: *mut c_void) -> i32 {
+    code(current_device().map(|_| ()))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtEventDestroy(event: *mut c_void) -> i32 {
-    EVENTS.lock().unwrap_or_else(PoisonError::into_inner).remove(&(event as usize));
+    locked(&EVENTS).remove(&(event as usize));
     DONE
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtEventRecord(event: *mut c_void, stream: *mut c_void) -> i32 {
-    if event.is_null() {
-        return PARAM_INVALID;
+    let record = || {
+        if event.is_null() {
+            return Err(PARAM_INVALID);
+        }
+        let phys_id = current_chip()?;
+        // A captured record is a node of the graph, it takes no time stamp now.
+        if captures(stream) {
+            return Ok(());
+        }
+        let Reply::Mark(mark) = process().ask(&Request::Record { phys_id })? else {
+            return Err(DRIVER_INTERNAL);
+        };
+        locked(&EVENTS).insert(event as usize, Event { phys_id, mark, at: None });
+        Ok(())
+    };
+    code(record())
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn rtEventSynchronize(event: *mut c_void) -> i32 {
+    loop {
+        match look_at(event) {
+            Ok(Event { at: Some(_), .. }) => return DONE,
+            Ok(_) => std::thread::sleep(Duration::from_micros(20)),
+            // An event that was never recorded is complete.
+            Err(PARAM_INVALID) => return code(current_device().map(|_| ())),
+            Err(error) => return error,
+        }
     }
-    // A captured record is a node of the graph, it takes no time stamp now.
-    if CAPTURING.load(Ordering::Relaxed) != stream as usize || stream.is_null() {
-        EVENTS.lock().unwrap_or_else(PoisonError::into_inner).insert(event as usize, Instant::now());
-    }
-    launched()
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rtEventQueryStatus(event: *mut c_void, status: *mut u32) -> i32 {
-    let recorded = EVENTS.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(event as usize));
+    let reached = match look_at(event) {
+        Ok(event) => Ok(event.at.is_some()),
+        Err(PARAM_INVALID) => Ok(false),
+        Err(error) => Err(error),
+    };
     // SAFETY: the caller's out-pointer. 1 is "recorded and complete".
-    code(unsafe { put(status, u32::from(recorded)) })
+    code(reached.and_then(|reached| unsafe { put(status, u32::from(reached)) }))
+}
+
+fn reached_at(event: *mut c_void) -> Result<u64, i32> {
+    look_at(event)?.at.ok_or(PARAM_INVALID)
 }
 
 #[unsafe(no_mangle)]
@@ -119,35 +263,34 @@ pub unsafe extern "C" fn rtEventElapsedTime(
     from: *mut c_void,
     to: *mut c_void,
 ) -> i32 {
-    let events = EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let both = events.get(&(from as usize)).zip(events.get(&(to as usize)));
-    let elapsed = both.map(|(from, to)| to.saturating_duration_since(*from).as_secs_f32() * 1000.0);
+    let elapsed = || Ok(reached_at(to)?.saturating_sub(reached_at(from)?) as f32 / 1e6);
     // SAFETY: the caller's out-pointer.
-    code(elapsed.ok_or(PARAM_INVALID).and_then(|elapsed| unsafe { put(milliseconds, elapsed) }))
+    code(elapsed().and_then(|elapsed| unsafe { put(milliseconds, elapsed) }))
 }
 
+/// Microseconds of the device's clock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rtEventGetTimeStamp(stamp: *mut u64, event: *mut c_void) -> i32 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let start = *START.get_or_init(Instant::now);
-    let events = EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let micros =
-        events.get(&(event as usize)).map(|at| at.saturating_duration_since(start).as_micros() as u64);
     // SAFETY: the caller's out-pointer.
-    code(micros.ok_or(PARAM_INVALID).and_then(|micros| unsafe { put(stamp, micros) }))
+    code(reached_at(event).and_then(|at| unsafe { put(stamp, at / 1000) }))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtStreamBeginCapture(stream: *mut c_void, _mode: u32) -> i32 {
     CAPTURING.store(stream as usize, Ordering::Relaxed);
-    launched()
+    locked(&MODELS).capturing = 0;
+    code(current_device().map(|_| ()))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rtStreamEndCapture(_stream: *mut c_void, model: *mut *mut c_void) -> i32 {
     CAPTURING.store(0, Ordering::Relaxed);
-    // SAFETY: same contract.
-    unsafe { make(model) }
+    let made = handle();
+    let mut models = locked(&MODELS);
+    let nanos = std::mem::take(&mut models.capturing);
+    models.made.insert(made as usize, nanos);
+    // SAFETY: the caller's out-pointer.
+    code(current_device().and_then(|_| unsafe { put(model, made) }))
 }
 
 #[unsafe(no_mangle)]
@@ -156,11 +299,10 @@ pub unsafe extern "C" fn rtStreamGetCaptureInfo(
     status: *mut u32,
     model: *mut *mut c_void,
 ) -> i32 {
-    let active = !stream.is_null() && CAPTURING.load(Ordering::Relaxed) == stream as usize;
     // SAFETY: the caller's out-pointer.
     if !model.is_null() && unsafe { put(model, std::ptr::null_mut()) }.is_err() {
         return PARAM_INVALID;
     }
     // SAFETY: the caller's out-pointer.
-    code(unsafe { put(status, u32::from(active)) })
+    code(unsafe { put(status, u32::from(captures(stream))) })
 }
