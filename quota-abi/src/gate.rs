@@ -169,6 +169,15 @@ impl Gate {
         self.last_work = now;
     }
 
+    /// Takes back the newest mark, which could not be recorded: what is before it is charged to nobody.
+    pub fn unmeasured(&mut self) {
+        let Some(newest) = self.in_flight.checked_sub(1) else { return };
+        if let Some(mark) = self.marks.get(newest) {
+            self.queued = self.queued.saturating_sub(mark.launches);
+        }
+        self.in_flight = newest;
+    }
+
     /// Notes that the oldest mark is finished, `elapsed` nanoseconds of device time after the one before it.
     pub fn finished<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, elapsed: u64) {
         if self.in_flight == 0 {

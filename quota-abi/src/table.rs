@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 1;
+pub const TABLE_VERSION: u32 = 2;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -98,4 +98,6 @@ pub struct CoreTable {
     pub forgotten: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, ok: u32),
     /// Free and total bytes of the current device as the quota has them. Returns whether they were written.
     pub memory_info: unsafe extern "C" fn(free: *mut usize, total: *mut usize) -> u32,
+    /// Returns when the calling thread may launch on `stream`, in bounded time.
+    pub launch: unsafe extern "C" fn(stream: *mut c_void),
 }

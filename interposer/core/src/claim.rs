@@ -1,6 +1,9 @@
 //! One claim in this process: its two regions, and our slot in its ledger.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vnpu_quota_abi::ledger::{self, Request, Sum};
@@ -9,6 +12,7 @@ use vnpu_quota_abi::slot::{self, FREE, REAPING, SlotCell, SlotTable};
 use vnpu_quota_abi::view::{QuotaView, UsageView};
 
 use crate::broken::{Broken, FullTable};
+use crate::lane::Lane;
 use crate::map::{File, Region};
 use crate::rate::Rate;
 use crate::{incarnation, liveness, log};
@@ -25,6 +29,9 @@ pub(crate) struct Claim {
     locked: AtomicBool,
     slot: usize,
     looks: Rate,
+    dir: PathBuf,
+    // One per chip, opened at the first launch there; `None` inside where it cannot be.
+    lanes: Vec<OnceLock<Option<Lane>>>,
     // Behind the views.
     _quota_region: Region,
     usage_region: Region,
@@ -91,6 +98,8 @@ impl Claim {
             locked: AtomicBool::new(false),
             slot: usize::MAX,
             looks: Rate::new(),
+            dir: dir.to_owned(),
+            lanes: values.iter().map(|_| OnceLock::new()).collect(),
             _quota_region: quota_region,
             usage_region: region,
         };
@@ -253,6 +262,41 @@ impl Claim {
     pub(crate) fn count_unhooked(&self, device: usize) {
         if let Some(counters) = self.usage.device(device) {
             counters.unhooked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Our way to one chip; `None` when its region cannot be used: then compute is not limited.
+    pub(crate) fn lane(&self, device: usize) -> Option<&Lane> {
+        self.lanes.get(device)?.get_or_init(|| self.make_lane(device)).as_ref()
+    }
+
+    /// As [`Self::lane`], of a chip that has been launched on.
+    pub(crate) fn open_lane(&self, device: usize) -> Option<&Lane> {
+        self.lanes.get(device)?.get()?.as_ref()
+    }
+
+    fn make_lane(&self, device: usize) -> Option<Lane> {
+        let uuid = self.quota(device)?.uuid;
+        let uuid: Vec<u8> = uuid.into_iter().take_while(|b| *b != 0).collect();
+        // `<base>/claims/<uid>` beside `<base>/devices/<uuid>`.
+        let base = self.dir.parent()?.parent()?;
+        let path = base.join("devices").join(OsStr::from_bytes(&uuid));
+        match Lane::open(&path) {
+            Ok(lane) => Some(lane),
+            Err(problem) => {
+                log::once(
+                    log::Kind::Compute,
+                    &format!("{}: {problem}; compute is not limited in this process", path.display()),
+                );
+                None
+            }
+        }
+    }
+
+    /// Adds what a lane has counted since the last time to the claim's counters.
+    pub(crate) fn count_compute(&self, device: usize, lane: &Lane) {
+        if let Some(counters) = self.usage.device(device) {
+            lane.report(counters);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The table that the front end gets, and the C edge of every function in it: a panic of ours ends here, never
 //! in the program.
 
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -21,6 +22,7 @@ static TABLE: CoreTable = CoreTable {
     forget,
     forgotten,
     memory_info,
+    launch,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -94,6 +96,14 @@ unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
             process.forgotten(ticket, kind_of(kind), ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn launch(stream: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.launch(stream);
         }
     });
 }

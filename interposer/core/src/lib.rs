@@ -1,11 +1,15 @@
-//! The back end of the interposer, `libvnpu_core.so`: keeps a process to the memory quotas of its claims. The
+//! The back end of the interposer, `libvnpu_core.so`: keeps a process to the quotas of its claims. The
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
 mod broken;
 mod chips;
 mod claim;
+mod clock;
+mod compute;
 mod entry;
+mod events;
 mod incarnation;
+mod lane;
 mod liveness;
 mod log;
 mod map;

@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     Device = 4,
     Pointers = 8,
     Internal = 16,
+    Compute = 32,
 }
 
 static WRITTEN: AtomicU32 = AtomicU32::new(0);

@@ -13,6 +13,7 @@ use vnpu_quota_abi::table::{CURRENT_DEVICE, FrontTable, KeyKind, Ticket, Verdict
 use crate::broken::Broken;
 use crate::chips::Chips;
 use crate::claim::{Claim, Identity};
+use crate::compute::Compute;
 use crate::place::Place;
 use crate::pointers::{Block, Pointers};
 use crate::rate::Backoff;
@@ -26,7 +27,8 @@ const CONTAINER_LIBRARY: &str = "/run/vnpu/lib/libvnpu.so";
 
 /// One process, from its first hooked call to its end; a forked child is another one.
 pub(crate) struct Process {
-    front: &'static FrontTable,
+    pub(crate) front: &'static FrontTable,
+    pub(crate) compute: Compute,
     incarnation: u64,
     identity: Identity,
     // Unset as long as the list of claims cannot be read.
@@ -62,6 +64,7 @@ impl Process {
     pub(crate) fn attach(front: &'static FrontTable) -> Self {
         let process = Self {
             front,
+            compute: Compute::new(),
             incarnation: INCARNATIONS.fetch_add(1, Ordering::Relaxed),
             identity: Identity { owner: liveness::own_word(), namespace: liveness::own_namespace() },
             places: OnceLock::new(),
@@ -115,21 +118,21 @@ impl Process {
         }
     }
 
-    fn places(&self) -> &[Place] {
+    pub(crate) fn places(&self) -> &[Place] {
         self.places.get().map_or(&[], Vec::as_slice)
     }
 
-    fn claim(&self, index: usize) -> Option<&Claim> {
+    pub(crate) fn claim(&self, index: usize) -> Option<&Claim> {
         self.places().get(index)?.claim()
     }
 
-    fn claims(&self) -> impl Iterator<Item = &Claim> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.places().iter().filter_map(|p| p.claim())
     }
 
     /// The chip that a call on `device` counts for. With one chip in all and one device to be seen there is
     /// nothing to choose, and whether a container sees the host's numbers is not certain for every driver.
-    fn chip(&self, device: i32) -> Option<u32> {
+    pub(crate) fn chip(&self, device: i32) -> Option<u32> {
         let chip = self.chips.physical(self.front, device);
         let [place] = self.places() else { return chip };
         let Some([only]) = place.chips() else { return chip };
@@ -142,7 +145,7 @@ impl Process {
     }
 
     /// The claims' parts that are about `chip`: (claim, chip's index in it).
-    fn parts(&self, chip: Option<u32>) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub(crate) fn parts(&self, chip: Option<u32>) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.places()
             .iter()
             .enumerate()

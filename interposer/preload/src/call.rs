@@ -139,6 +139,18 @@ pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) 
     code
 }
 
+/// A launch of work on `stream`: it waits here until the claim's compute quota allows it, then it is the vendor's
+/// business alone. Whether it succeeds is not asked: what it took is measured, not assumed.
+pub(crate) fn launch(real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+    let Some(_inside) = Inside::enter() else { return real() };
+    if let Core::Loaded(core) = core_library::get() {
+        let _errno = Errno::save();
+        // SAFETY: the back end's function.
+        unsafe { (core.launch)(stream) }
+    }
+    real()
+}
+
 /// A call that says that the process will use a device: it gets its slot now, so that the node sees it. The
 /// vendor's function runs outside the hook, since it calls the program back, which may allocate.
 pub(crate) fn attach(real: impl Fn() -> i32) -> i32 {

@@ -20,7 +20,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind};
 
-use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info};
+use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info, launch};
 use crate::real::Real;
 
 /// One hooked function.
@@ -47,7 +47,7 @@ impl Hook {
 /// The hook of that name.
 pub(crate) fn find(name: &[u8]) -> Option<&'static Hook> {
     // Nearly every look-up of every program ends here.
-    if !(name.starts_with(b"aclrt") || name.starts_with(b"rt")) {
+    if !(name.starts_with(b"acl") || name.starts_with(b"rt")) {
         return None;
     }
     HOOKS.iter().find(|hook| hook.real.name() == name)
@@ -159,6 +159,9 @@ fn physical(size: usize, prop: *const c_void, at: &Physical) -> Wish {
     }
 }
 
+/// The stream of calls that name none.
+const DEFAULT_STREAM: Opaque = core::ptr::null_mut();
+
 fn handle_of(out: *mut c_void) -> Out {
     out.cast()
 }
@@ -179,6 +182,13 @@ hooks! {
     free aclrtMemPoolFreeAsyncImpl(pointer: Opaque, stream: Opaque) => pointer, KeyKind::Address;
     info aclrtGetMemInfoImpl(attr: u32, free: *mut usize, total: *mut usize) => free, total;
     attach aclrtSetDeviceImpl(device: i32) => ;
+    launch aclrtLaunchKernelImpl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, stream: Opaque) => stream;
+    launch aclrtLaunchKernelWithConfigImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
+    launch aclrtLaunchKernelV2Impl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, config: Opaque, stream: Opaque) => stream;
+    launch aclrtLaunchKernelWithHostArgsImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: usize, holders: Opaque, holder_count: usize) => stream;
+    launch aclrtLaunchKernelWithArgsArrayImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: *mut Opaque) => stream;
+    launch aclmdlRIExecuteImpl(model: Opaque, timeout: i32) => DEFAULT_STREAM;
+    launch aclmdlRIExecuteAsyncImpl(model: Opaque, stream: Opaque) => stream;
 
     alloc rtMalloc(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
     alloc rtMallocCached(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
@@ -203,4 +213,18 @@ hooks! {
     info rtsMemGetInfo(kind: u32, free: *mut usize, total: *mut usize) => free, total;
     attach rtSetDevice(device: i32) => ;
     attach rtsSetDevice(device: i32) => ;
+    launch rtKernelLaunch(stub: *const c_void, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque) => stream;
+    launch rtKernelLaunchWithFlag(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => stream;
+    launch rtKernelLaunchWithFlagV2(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32, config: *const c_void) => stream;
+    launch rtKernelLaunchWithHandleV2(kernel: Opaque, tiling: u64, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, config: *const c_void) => stream;
+    launch rtAicpuKernelLaunchWithFlag(names: *const c_void, blocks: u32, arguments: *const c_void, descriptor: Opaque, stream: Opaque, flags: u32) => stream;
+    launch rtAicpuKernelLaunchExWithArgs(kind: u32, name: *const c_void, blocks: u32, arguments: *const c_void, descriptor: Opaque, stream: Opaque, flags: u32) => stream;
+    launch rtLaunchKernelByFuncHandleV3(function: Opaque, blocks: u32, arguments: *const c_void, stream: Opaque, config: *const c_void) => stream;
+    launch rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
+    launch rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: *const c_void, size: u32, reserve: Opaque) => stream;
+    launch rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32) => stream;
+    launch rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => stream;
+    launch rtModelExecuteSync(model: Opaque, stream: Opaque, flag: u32, timeout: i32) => stream;
+    launch rtsModelExecute(model: Opaque, timeout: i32) => DEFAULT_STREAM;
+    launch rtsModelExecuteAsync(model: Opaque, stream: Opaque) => stream;
 }

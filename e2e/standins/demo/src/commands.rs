@@ -2,21 +2,22 @@
 
 use std::ffi::c_void;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::api::{Api, KINDS, Refused};
 
 /// Printed for `--help` and on a wrong command line.
 const USAGE: &str =
     "usage: acl-demo COMMAND [--via dlsym|link|rt|rt-link] [--kind KIND] [--device N] [--bytes N] \
-[--chunk N] [--count N] [--seconds N]
+[--chunk N] [--count N] [--seconds N] [--micros N]
   info    memory and physical id of every visible device
   fill    allocate chunks until refused (then smaller ones down to 2Mi), free all, and again
   hold    allocate --bytes, hold for --seconds (for ever without)
   loop    allocate --bytes and free, --count times
   crash   allocate --bytes, then SIGKILL itself
   fork    allocate --bytes, fork, allocate in the child too, exit the child, go on
-  launch  launch --count kernels
+  launch  launch --count kernels of --micros each and wait for them
+  busy    launch such kernels for --seconds, and say each second what share of the chip that was
 sizes take Ki, Mi, Gi; kinds of allocation:";
 
 /// What the command line says.
@@ -29,6 +30,7 @@ pub struct Options {
     chunk: usize,
     count: u64,
     seconds: Option<u64>,
+    micros: u64,
 }
 
 fn size(text: &str) -> Option<usize> {
@@ -65,6 +67,7 @@ impl Options {
             chunk: 64 << 20,
             count: 100,
             seconds: None,
+            micros: 1000,
         };
         while let Some(name) = arguments.next() {
             let value = arguments.next()?;
@@ -75,6 +78,7 @@ impl Options {
                 "--bytes" => options.bytes = size(&value)?,
                 "--chunk" => options.chunk = size(&value).filter(|chunk| *chunk > 0)?,
                 "--count" => options.count = value.parse().ok()?,
+                "--micros" => options.micros = value.parse().ok()?,
                 "--seconds" => options.seconds = Some(value.parse().ok()?),
                 _ => return None,
             }
@@ -148,16 +152,48 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
         "fork" => fork(options, &mut api),
         "launch" => {
             for _ in 0..options.count {
-                api.launch()?;
+                api.launch(options.micros * 1000)?;
             }
+            api.synchronize()?;
             say(&format!("launched count={}", options.count));
             Ok(())
         }
+        "busy" => busy(options, &mut api),
         _ => {
             eprintln!("{USAGE} {}", KINDS.join(", "));
             std::process::exit(2)
         }
     }
+}
+
+/// Launches between two waits: a program that looks at its results now and then.
+const BATCH: u64 = 32;
+
+fn busy(options: &Options, api: &mut Api) -> Result<(), Refused> {
+    let begun = Instant::now();
+    let (mut all, mut second, mut seconds) = (0, 0, 0);
+    let mut from = begun;
+    while seconds < options.seconds.unwrap_or(u64::MAX) {
+        for _ in 0..BATCH {
+            api.launch(options.micros * 1000)?;
+        }
+        api.synchronize()?;
+        (all, second) = (all + BATCH, second + BATCH);
+        let took = from.elapsed();
+        if took >= Duration::from_secs(1) {
+            seconds += 1;
+            let percent = |launches: u64, time: Duration| {
+                (launches * options.micros) as f64 / time.as_micros().max(1) as f64 * 100.0
+            };
+            say(&format!(
+                "busy second={seconds} share={:.1} mean={:.1} launches={all}",
+                percent(second, took),
+                percent(all, begun.elapsed())
+            ));
+            (second, from) = (0, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 fn info(api: &mut Api) -> Result<(), Refused> {

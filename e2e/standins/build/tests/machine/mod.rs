@@ -1,5 +1,7 @@
 //! A simulated machine for a test, and the demo program on it.
 
+#![allow(dead_code, unreachable_pub)] // every test file uses its part
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -64,7 +66,7 @@ impl Node {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(artefacts().bin.join("acl-demo"));
         command
             .args(arguments)

@@ -1,0 +1,194 @@
+//! Launches of this process: which claim's lane each takes, and the helper thread that tends the lanes while nobody
+//! launches.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use vnpu_quota_abi::line::{Mode, Terms};
+use vnpu_quota_abi::table::CURRENT_DEVICE;
+
+use crate::claim::Claim;
+use crate::events::Events;
+use crate::lane::Lane;
+use crate::process::Process;
+use crate::{clock, log};
+
+/// What a process needs to launch.
+pub(crate) struct Compute {
+    events: OnceLock<Events>,
+    helper: OnceLock<Thread>,
+    /// Whether the helper thread sleeps until it is called.
+    resting: AtomicBool,
+    /// The device number that the program gave the lane's chip last, for the helper thread; -1 while unknown.
+    device: AtomicI32,
+}
+
+impl Compute {
+    pub(crate) const fn new() -> Self {
+        Self {
+            events: OnceLock::new(),
+            helper: OnceLock::new(),
+            resting: AtomicBool::new(false),
+            device: AtomicI32::new(-1),
+        }
+    }
+}
+
+/// The helper thread's stack: it formats one message at most.
+const STACK: usize = 128 * 1024;
+
+/// The helper sleeps at most so long while it has work: a lease is a few milliseconds.
+const LONGEST_NAP: u64 = 1_000_000;
+
+impl Process {
+    /// Returns when the calling thread may launch on `stream`, in bounded time.
+    pub(crate) fn launch(&'static self, stream: *mut c_void) {
+        let Some((claim, device, lane)) = self.lane() else { return };
+        let Some(events) = self.events() else { return };
+        if !lane.admit(stream, events, || terms(claim, device)) {
+            return;
+        }
+        claim.count_compute(device, lane);
+        self.compute.device.store(events.device().unwrap_or(-1), Ordering::Relaxed);
+        self.call_helper();
+    }
+
+    /// The lane of the chip that the calling thread has current.
+    fn lane(&self) -> Option<(&Claim, usize, &Lane)> {
+        // One chip in all: nothing to ask the runtime for.
+        if let [place] = self.places()
+            && let Some([_]) = place.chips()
+        {
+            let claim = place.claim()?;
+            return Some((claim, 0, claim.lane(0)?));
+        }
+        let chip = self.chip(CURRENT_DEVICE);
+        let (index, device) = self.parts(chip).next()?;
+        let claim = self.claim(index)?;
+        Some((claim, device, claim.lane(device)?))
+    }
+
+    fn events(&self) -> Option<&Events> {
+        if let Some(events) = self.compute.events.get() {
+            return Some(events);
+        }
+        let Some(found) = Events::find(self.front) else {
+            log::once(
+                log::Kind::Compute,
+                "this runtime has no events that can be read; compute is not limited in this process",
+            );
+            return None;
+        };
+        Some(self.compute.events.get_or_init(|| found))
+    }
+
+    /// Wakes the helper thread, or starts it.
+    fn call_helper(&'static self) {
+        if let Some(helper) = self.compute.helper.get() {
+            if self.compute.resting.swap(false, Ordering::AcqRel) {
+                helper.unpark();
+            }
+            return;
+        }
+        self.compute.helper.get_or_init(|| {
+            // The program's signals are for its own threads.
+            let masked = Masked::all();
+            let started = std::thread::Builder::new()
+                .name("vnpu".to_owned())
+                .stack_size(STACK)
+                .spawn(move || self.help());
+            drop(masked);
+            started.map_or_else(
+                |error| {
+                    log::once(
+                        log::Kind::Compute,
+                        &format!(
+                            "no helper thread ({error}); an idle process keeps its lease until it is late"
+                        ),
+                    );
+                    std::thread::current()
+                },
+                |handle| handle.thread().clone(),
+            )
+        });
+    }
+
+    /// The helper thread.
+    fn help(&self) {
+        let mut current = -1;
+        loop {
+            let wanted = self.compute.device.load(Ordering::Relaxed);
+            if let Some(events) = self.compute.events.get()
+                && wanted >= 0
+                && wanted != current
+                && events.set_device(wanted)
+            {
+                current = wanted;
+            }
+            match self.tend() {
+                Some(next) => {
+                    let nap = next.saturating_sub(clock::now()).clamp(20_000, LONGEST_NAP);
+                    std::thread::sleep(Duration::from_nanos(nap));
+                }
+                None => {
+                    self.compute.resting.store(true, Ordering::Release);
+                    // A launch between the look and this rest is seen now.
+                    if self.tend().is_none() {
+                        std::thread::park_timeout(Duration::from_millis(500));
+                    }
+                    self.compute.resting.store(false, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Looks after all lanes; when the first of them wants it again.
+    fn tend(&self) -> Option<u64> {
+        let events = self.compute.events.get()?;
+        let lanes = self.claims().flat_map(|claim| (0..claim.chips().len()).map(move |d| (claim, d)));
+        let next = lanes.filter_map(|(claim, device)| {
+            let lane = claim.open_lane(device)?;
+            let next = lane.look(events, &terms(claim, device)?);
+            claim.count_compute(device, lane);
+            next
+        });
+        next.min()
+    }
+}
+
+/// What the claim may do now; `None` when its quota cannot be read.
+fn terms(claim: &Claim, device: usize) -> Option<Terms> {
+    let quota = claim.quota(device)?;
+    Some(Terms {
+        entry: quota.entry,
+        share_milli: quota.share_milli,
+        mode: Mode::from_raw(quota.mode),
+        priority: quota.priority,
+    })
+}
+
+/// All signals are blocked in the calling thread until this is dropped; a thread started meanwhile keeps them blocked.
+struct Masked(libc::sigset_t);
+
+impl Masked {
+    fn all() -> Self {
+        // SAFETY: all-zero signal sets are valid, and both functions write them.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        // SAFETY: the set that was in force before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}

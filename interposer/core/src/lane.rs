@@ -1,0 +1,309 @@
+//! One claim's compute on one chip in this process: threads that launch come through here. Nearly all take one of the
+//! launches that the last decision allowed, one atomic subtraction; the others decide anew ([`vnpu_quota_abi::gate`]),
+//! record and read the events that the decisions rest on, and wait.
+//!
+//! Decisions are made by one thread at a time, under a turn that nobody waits for without an end: a vendor's call that
+//! does not return holds up launches for [`PATIENCE`] at most.
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use vnpu_quota_abi::device::ChipTable;
+use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
+use vnpu_quota_abi::line::Terms;
+use vnpu_quota_abi::usage::UsageDevice;
+use vnpu_quota_abi::view::DeviceView;
+
+use crate::clock;
+use crate::events::{Event, Events};
+use crate::map::{File, Region};
+
+/// No launch waits longer for another thread's turn; the gate bounds all other waits.
+const PATIENCE: u64 = 2_000_000_000;
+
+/// A thread that finds another one deciding looks again after so long.
+const STEP: Duration = Duration::from_micros(20);
+
+/// The claim's way to one chip.
+pub(crate) struct Lane {
+    chip: DeviceView,
+    /// Launches that need not ask. Negative while nobody may.
+    allowed: AtomicI64,
+    /// Whether a thread decides.
+    turn: AtomicBool,
+    inner: UnsafeCell<Inner>,
+    counts: Counts,
+    _region: Region,
+}
+
+// SAFETY: `inner` is reached through a `Turn` only, of which there is one at a time; the rest are atomics and a view
+// of atomics.
+unsafe impl Sync for Lane {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Lane {}
+
+/// What is not in the claim's counters yet.
+#[derive(Default)]
+struct Counts {
+    throttled_ns: AtomicU64,
+    busy_ns: AtomicU64,
+    launches: AtomicU64,
+    leases: AtomicU64,
+    forced_admits: AtomicU64,
+}
+
+struct Inner {
+    gate: Gate,
+    /// What of the gate's own counts was taken over: time, leases, forced launches.
+    counted: (u64, u64, u64),
+    granted: u32,
+    /// Launches that are not counted yet.
+    launched: u64,
+    /// Recorded and not known to be finished, oldest first.
+    marks: VecDeque<Event>,
+    /// The last finished one: the next interval begins there.
+    last: Option<Event>,
+    spare: Vec<Event>,
+    stream: usize,
+}
+
+/// The right to decide.
+struct Turn<'a>(&'a Lane);
+
+impl Turn<'_> {
+    fn inner(&mut self) -> &mut Inner {
+        // SAFETY: there is one turn at a time, and it is borrowed mutably.
+        unsafe { &mut *self.0.inner.get() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let counts = &self.0.counts;
+        let lane = self.inner();
+        let now = (lane.gate.busy_ns, lane.gate.leases, lane.gate.forced_admits);
+        let before = std::mem::replace(&mut lane.counted, now);
+        counts.busy_ns.fetch_add(now.0 - before.0, Ordering::Relaxed);
+        counts.leases.fetch_add(now.1 - before.1, Ordering::Relaxed);
+        counts.forced_admits.fetch_add(now.2 - before.2, Ordering::Relaxed);
+        counts.launches.fetch_add(std::mem::take(&mut lane.launched), Ordering::Relaxed);
+        self.0.turn.store(false, Ordering::Release);
+    }
+}
+
+/// What a launch or the helper thread does next.
+enum Next {
+    Gone,
+    Wait(u64),
+    Rest,
+}
+
+impl Lane {
+    /// Opens the chip's region at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        let region = File::open(path, true).and_then(|file| Region::map(&file, true))?;
+        let chip = DeviceView::open(region.mapping()).map_err(|e| e.words().to_owned())?;
+        let inner = Inner {
+            gate: Gate::new(Tuning::DEFAULT),
+            counted: (0, 0, 0),
+            granted: 0,
+            launched: 0,
+            marks: VecDeque::new(),
+            last: None,
+            spare: Vec::new(),
+            stream: 0,
+        };
+        Ok(Self {
+            chip,
+            allowed: AtomicI64::new(0),
+            turn: AtomicBool::new(false),
+            inner: UnsafeCell::new(inner),
+            counts: Counts::default(),
+            _region: region,
+        })
+    }
+
+    /// Returns when the calling thread may launch on `stream`. `terms` are read anew for each decision. Returns whether
+    /// the launch was decided on, and not only counted down.
+    pub(crate) fn admit(
+        &self,
+        stream: *mut c_void,
+        events: &Events,
+        terms: impl Fn() -> Option<Terms>,
+    ) -> bool {
+        if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return false;
+        }
+        if events.is_capturing(stream) {
+            return false;
+        }
+        let begun = clock::now();
+        let mut now = begun;
+        loop {
+            let next = match self.take_turn() {
+                Some(mut turn) => match terms() {
+                    Some(terms) => self.decide(&mut turn, stream, events, &terms, now),
+                    // Compute fails open.
+                    None => Next::Gone,
+                },
+                None if now.saturating_sub(begun) > PATIENCE => Next::Gone,
+                None => Next::Wait(now),
+            };
+            match next {
+                Next::Gone | Next::Rest => break,
+                Next::Wait(until) => self.wait(now, until),
+            }
+            if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 {
+                break;
+            }
+            now = clock::now();
+        }
+        self.counts.throttled_ns.fetch_add(clock::now().saturating_sub(begun), Ordering::Relaxed);
+        true
+    }
+
+    /// For the helper thread: keeps the lease alive while work is queued, and gives it back when none is. Returns when
+    /// it wants to be called again; `None` when there is nothing to do until somebody launches.
+    pub(crate) fn look(&self, events: &Events, terms: &Terms) -> Option<u64> {
+        let now = clock::now();
+        // A thread that decides does all that we would.
+        let Some(mut turn) = self.take_turn() else { return Some(now + 500_000) };
+        let lane = turn.inner();
+        lane.settle(&self.allowed, now, true);
+        if lane.marks.is_empty() {
+            // Idle perhaps: from now on whoever launches asks first.
+            lane.settle(&self.allowed, now, false);
+        }
+        for _ in 0..4 {
+            lane.collect(&self.chip, events, terms, clock::now());
+            match lane.gate.look(&self.chip, terms, clock::now()) {
+                Answer::Mark => lane.mark(events, None),
+                Answer::Wait(until) => return Some(until),
+                Answer::Go(_) => return Some(now),
+                Answer::Rest => {
+                    self.wake();
+                    return None;
+                }
+            }
+        }
+        Some(now)
+    }
+
+    /// Adds what was counted since the last report to the claim's counters.
+    pub(crate) fn report(&self, to: &UsageDevice) {
+        let counts = &self.counts;
+        for (from, to) in [
+            (&counts.throttled_ns, &to.throttled_ns),
+            (&counts.busy_ns, &to.busy_ns),
+            (&counts.launches, &to.launches),
+            (&counts.leases, &to.leases),
+            (&counts.forced_admits, &to.forced_admits),
+        ] {
+            let more = from.swap(0, Ordering::Relaxed);
+            if more > 0 {
+                to.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn take_turn(&self) -> Option<Turn<'_>> {
+        self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Turn(self))
+    }
+
+    fn decide(
+        &self,
+        turn: &mut Turn<'_>,
+        stream: *mut c_void,
+        events: &Events,
+        terms: &Terms,
+        now: u64,
+    ) -> Next {
+        let lane = turn.inner();
+        lane.settle(&self.allowed, now, false);
+        lane.stream = stream as usize;
+        let held = lane.gate.holds();
+        let mut now = now;
+        loop {
+            lane.collect(&self.chip, events, terms, now);
+            let answer = lane.gate.ask(&self.chip, terms, now);
+            if held && !lane.gate.holds() {
+                self.wake();
+            }
+            match answer {
+                Answer::Go(launches) => {
+                    lane.granted = launches;
+                    // One of them is the caller's.
+                    self.allowed.store(i64::from(launches) - 1, Ordering::Relaxed);
+                    return Next::Gone;
+                }
+                Answer::Mark => lane.mark(events, Some(stream)),
+                Answer::Wait(until) => return Next::Wait(until),
+                Answer::Rest => return Next::Rest,
+            }
+            now = clock::now();
+        }
+    }
+
+    /// Waits until `until` or until the lease word changes, whatever comes first.
+    fn wait(&self, now: u64, until: u64) {
+        let length = until.saturating_sub(now);
+        if length == 0 {
+            std::thread::sleep(STEP);
+        } else if length < SPIN {
+            while clock::now() < until {
+                std::thread::yield_now();
+            }
+        } else if let Some(word) = self.chip.lease() {
+            clock::wait_for_change(word, word.load(Ordering::Relaxed), length);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(word) = self.chip.lease() {
+            clock::wake_all(word);
+        }
+    }
+}
+
+impl Inner {
+    /// Tells the gate of the launches that were made since the last decision. `keep` leaves what is still allowed.
+    fn settle(&mut self, allowed: &AtomicI64, now: u64, keep: bool) {
+        let left = if keep { allowed.load(Ordering::Relaxed) } else { allowed.swap(0, Ordering::Relaxed) };
+        let left = u32::try_from(left.max(0)).unwrap_or(0).min(self.granted);
+        let launched = self.granted - left;
+        if launched > 0 {
+            self.gate.launched(now, launched);
+            self.launched += u64::from(launched);
+        }
+        self.granted = if keep { left } else { 0 };
+    }
+
+    /// Tells the gate of the marks that are finished.
+    fn collect<C: ChipTable>(&mut self, chip: &C, events: &Events, terms: &Terms, now: u64) {
+        while let Some(mark) = self.marks.front().copied() {
+            if !events.is_finished(mark) {
+                return;
+            }
+            self.marks.pop_front();
+            let elapsed = self.last.and_then(|last| events.nanoseconds(last, mark)).unwrap_or(0);
+            self.gate.finished(chip, terms, now, elapsed);
+            self.spare.extend(self.last.replace(mark));
+        }
+    }
+
+    fn mark(&mut self, events: &Events, stream: Option<*mut c_void>) {
+        let stream = stream.unwrap_or(self.stream as *mut c_void);
+        let event = self.spare.pop().or_else(|| events.create());
+        let recorded = event.filter(|event| events.record(*event, stream));
+        self.gate.marked(clock::now());
+        match recorded {
+            Some(event) => self.marks.push_back(event),
+            // Without an event nothing can be measured: what was launched is not charged. Compute fails open.
+            None => self.gate.unmeasured(),
+        }
+    }
+}

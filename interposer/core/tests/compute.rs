@@ -1,0 +1,108 @@
+//! Compute shares through real processes: the demo program under both libraries, on a stand-in chip that executes its
+//! kernels for as long as they say. What is asserted here is far coarser than what the scheduler does on virtual time
+//! (`quota-abi/tests/compute.rs`): these processes share the machine's cores with whatever else runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
+
+#[path = "../../../e2e/standins/build/tests/machine/mod.rs"]
+mod machine;
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::process::{Child, Stdio};
+
+use standin_executor::Discipline;
+use standin_protocol::Machine;
+use support::{GIB, Node, libraries, share, uid};
+use tempfile::TempDir;
+use vnpu_driver::quantity::Percent;
+
+/// A machine with one chip, and claims on it.
+struct World {
+    machine: machine::Node,
+    node: Node,
+}
+
+/// A busy process of one claim.
+struct Tenant {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    _regions: TempDir,
+}
+
+impl World {
+    fn new(discipline: Discipline, cores: &[u32]) -> Self {
+        let described = Machine { discipline, ..Machine::ascend_910b(1, 65536) };
+        let world = Self { machine: machine::Node::start(&described), node: Node::empty() };
+        for (n, cores) in (1..).zip(cores) {
+            let mut chip = share(0, GIB);
+            chip.cores = Percent(*cores);
+            world.node.claim(n, vec![chip]);
+        }
+        world
+    }
+
+    /// Starts a process that is busy with kernels of `micros` for so many seconds, in claim `n`.
+    fn busy(&self, n: u32, micros: u32, seconds: u32) -> Tenant {
+        // What a container of this claim sees.
+        let regions = tempfile::tempdir().unwrap();
+        std::fs::create_dir(regions.path().join("claims")).unwrap();
+        let claim = uid(n);
+        let own = regions.path().join("claims").join(claim.as_str());
+        symlink(self.node.dir.path().join("claims").join(claim.as_str()), own).unwrap();
+        symlink(self.node.dir.path().join("devices"), regions.path().join("devices")).unwrap();
+        let (micros, seconds) = (micros.to_string(), seconds.to_string());
+        let mut child = self
+            .machine
+            .command(&["busy", "--micros", &micros, "--seconds", &seconds])
+            .env("LD_PRELOAD", libraries().join("libvnpu.so"))
+            .env("VNPU_REGION_DIR", regions.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Tenant { child, lines, _regions: regions }
+    }
+}
+
+impl Tenant {
+    /// The share of each second, in percent of the chip.
+    fn shares(&mut self) -> Vec<f64> {
+        let shares =
+            self.lines.by_ref().map(|line| machine::fields(&line.unwrap())["share"].parse().unwrap());
+        let shares: Vec<f64> = shares.collect();
+        assert!(self.child.wait().unwrap().success());
+        shares
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn mean(shares: &[f64]) -> f64 {
+    shares.iter().sum::<f64>() / shares.len() as f64
+}
+
+#[test]
+fn two_tenants_share_a_chip_as_their_quotas_say() {
+    for discipline in [Discipline::Slices, Discipline::Kernels] {
+        let world = World::new(discipline, &[30, 70]);
+        let mut tenants = [world.busy(1, 1000, 5), world.busy(2, 2000, 5)];
+        let shares: Vec<Vec<f64>> = tenants.iter_mut().map(Tenant::shares).collect();
+        println!("{discipline:?}: {shares:?}");
+        // Without the first second: both have saved up a burst.
+        let [small, large] = [mean(&shares[0][1..]), mean(&shares[1][1..])];
+        assert!((20.0..40.0).contains(&small) && (55.0..75.0).contains(&large), "{shares:?}");
+    }
+}
+
+#[test]
+fn alone_a_tenant_is_held_to_its_cap() {
+    let world = World::new(Discipline::Slices, &[20]);
+    let shares = world.busy(1, 1000, 4).shares();
+    assert!((15.0..24.0).contains(&mean(&shares[1..])), "{shares:?}");
+}
