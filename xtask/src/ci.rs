@@ -22,6 +22,8 @@ const STEPS: &[Step] = &[
     ("node plugin killed at every place and at random", crate::crash::short),
     ("model checking of the shared regions", loom),
     ("cluster binaries", cluster),
+    ("cluster harness leaves nothing behind", leaves_nothing),
+    ("demo", demo),
     ("end to end", end_to_end),
 ];
 
@@ -95,6 +97,27 @@ fn loom() -> Result<()> {
 
 fn cluster() -> Result<()> {
     crate::cluster::build().map(drop)
+}
+
+/// One case at a time: each compares the machine before and after. Before all that needs a cluster, which would
+/// only show later, and less clearly, that something stays.
+fn leaves_nothing() -> Result<()> {
+    cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "vnpu-harness",
+        "--test",
+        "leaves_nothing",
+        "--",
+        "--ignored",
+        "--test-threads=1",
+    ])
+}
+
+/// The README's first command, as it is when everything is built. It fails when an answer is not the promised one.
+fn demo() -> Result<()> {
+    crate::demo::up(false)
 }
 
 fn end_to_end() -> Result<()> {

@@ -13,6 +13,8 @@ use crate::shell::{finish, has};
 const PACKAGES: &[(&str, Probe)] = &[
     ("gcc", Probe::Program("gcc")),
     ("libc6-dev", Probe::Compiles("int main(void) { return 0; }", &["-static"])),
+    // For the test that a program of musl, which the interposer does not serve, runs unchanged.
+    ("musl-tools", Probe::Program("musl-gcc")),
     ("binutils", Probe::Program("readelf")),
     ("pkg-config", Probe::Program("pkg-config")),
     (

@@ -40,7 +40,8 @@ grep -q " $run/" /proc/self/mountinfo && exit 1
 # A dying process may still be writing.
 i=0
 while [ -d "$run" ] && [ "$i" -lt 20 ]; do
-    rm -rf -- "$run" 2>/dev/null
+    # The record last: by it the next start finds what an interrupted removal has left.
+    find "$run" -mindepth 1 -maxdepth 1 ! -name record.json -exec rm -rf -- {} + 2>/dev/null && rm -rf -- "$run"
     [ -d "$run" ] && sleep 0.1
     i=$((i + 1))
 done

@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Cgroups;
 use super::link::Link;
 
+/// The record's name in a run directory.
+const RECORD: &str = "record.json";
+
+/// How long a directory may be without its first record while it is made; it takes milliseconds.
+const MAKING: Duration = Duration::from_secs(60);
+
 /// A process, told apart from a later one with the same number by when it started and in which boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
@@ -153,7 +159,7 @@ impl RunDirectory {
     pub(crate) fn save(&self, record: &Record) -> Result<()> {
         let temporary = self.path.join("record.tmp");
         fs::write(&temporary, serde_json::to_vec_pretty(record)?)?;
-        fs::rename(&temporary, self.path.join("record.json")).context("writing the cluster's record")
+        fs::rename(&temporary, self.path.join(RECORD)).context("writing the cluster's record")
     }
 
     /// Reads the record.
@@ -161,7 +167,7 @@ impl RunDirectory {
     /// # Errors
     /// When there is none or it is not ours.
     pub(crate) fn load(&self) -> Result<Record> {
-        let path = self.path.join("record.json");
+        let path = self.path.join(RECORD);
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
     }
@@ -177,6 +183,11 @@ impl RunDirectory {
         }
         Link::remove(&record.id);
         Cgroups::remove(&record.id)?;
+        self.remove()
+    }
+
+    /// Removes the directory, the record last: by it whoever comes after an interrupted removal finds the rest.
+    fn remove(&self) -> Result<()> {
         // The mounts lived in the dead namespace; a mount here would mean something else is wrong, and
         // removing through it would destroy what it shows.
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -186,24 +197,53 @@ impl RunDirectory {
         {
             bail!("something is still mounted in the run directory, leaving it alone: {line}");
         }
-        remove_tree(&self.path)
+        persist(&self.path, || {
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_name() == RECORD {
+                    continue;
+                }
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            fs::remove_dir_all(&self.path)
+        })
+    }
+
+    /// Whether it has no record and is not just being made: its maker died before it could write one, or the
+    /// removal was cut short between the record and the directory itself.
+    fn abandoned(&self) -> bool {
+        let age = fs::metadata(&self.path).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        !self.path.join(RECORD).exists() && is_id(&self.id()) && age.is_some_and(|age| age > MAKING)
+    }
+
+    fn id(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
-/// Removes a tree in which dying processes may still write for a moment.
-fn remove_tree(path: &Path) -> Result<()> {
+/// Whether `name` is one that [`super::random_id`] makes. Other directories among ours are someone else's.
+fn is_id(name: &str) -> bool {
+    name.len() == 6 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Removes something at `path`, in which dying processes may still write for a moment, or someone else remove.
+fn persist(path: &Path, remove: impl Fn() -> std::io::Result<()>) -> Result<()> {
     let mut attempts = 0;
-    loop {
-        match fs::remove_dir_all(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    while path.exists() {
+        match remove() {
             Err(error) if attempts >= 20 => {
                 return Err(error).with_context(|| format!("removing {}", path.display()));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Ok(()) => {}
         }
         attempts += 1;
     }
+    Ok(())
 }
 
 /// Removes what crashed clusters left: every run directory whose owner is gone (or, for a detached one,
@@ -217,6 +257,10 @@ pub fn clean_stale() -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(&root) else { return Ok(removed) };
     for entry in entries.flatten() {
         let directory = RunDirectory::open(entry.path());
+        if directory.abandoned() {
+            directory.remove()?;
+            removed.push(directory.id());
+        }
         let Ok(record) = directory.load() else { continue };
         let lives = if record.detached {
             // While `up` still runs there may be no process yet.
