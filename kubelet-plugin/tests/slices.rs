@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::api::FakeApi;
 use support::{Bench, FakeHardware, name, settle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vnpu_driver::hardware::Health;
 use vnpu_kubelet_plugin::node::Node;
 use vnpu_kubelet_plugin::prepare::prepare;
 use vnpu_kubelet_plugin::publisher;
@@ -39,6 +42,10 @@ struct Publishing {
 impl Publishing {
     async fn start(bench: Bench) -> Self {
         let node = bench.start().await;
+        Self::of(bench, node)
+    }
+
+    fn of(bench: Bench, node: Arc<Node>) -> Self {
         let (readiness, stop) = (Readiness::of(["slices"]), CancellationToken::new());
         tokio::spawn(publisher::run(Arc::clone(&node), readiness.clone(), stop.clone()));
         Self { bench, node, readiness, stop }
@@ -132,6 +139,56 @@ async fn a_node_without_chips_publishes_an_empty_pool() {
     let api = publishing.api();
     eventually("readiness", || publishing.readiness.is_ready()).await;
     assert_eq!((slices(api).len(), devices(api).len()), (1, 0));
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_device_says_where_the_nodes_labels_place_it() {
+    let publishing = Publishing::start(Bench::new(1)).await;
+    let api = publishing.api();
+    eventually("both slices", || slices(api).len() == 2).await;
+    let places = || -> BTreeSet<String> {
+        let slices = slices(api);
+        let devices = slices.iter().flat_map(|s| s["spec"]["devices"].as_array().into_iter().flatten());
+        let attributes = devices.map(|device| &device["attributes"]);
+        attributes.map(|a| format!("{} {}", a["leaf"]["string"], a["superpod"]["string"])).collect()
+    };
+    assert_eq!(places(), BTreeSet::from([r#""leaf-7" "superpod-3""#.to_owned()]));
+    // Labels are read with the rest, every few minutes; one that is not there is published as empty.
+    api.node.lock().unwrap()["metadata"]["labels"] = json!({"vnpu.dev/leaf": "leaf-8"});
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(places(), BTreeSet::from([r#""leaf-8" """#.to_owned()]));
+    publishing.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_hardware_within_a_second_are_one_write_per_slice() {
+    let bench = Bench::new(2);
+    let (sender, seen) = watch::channel(Some(bench.inventories()));
+    let node = bench.start_seeing(seen).await.0;
+    let publishing = Publishing::of(bench, node);
+    let api = publishing.api();
+    eventually("readiness", || publishing.readiness.is_ready()).await;
+    // Let the watch begin, and long enough be still.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let before = api.slice_writes.lock().unwrap().len();
+    // One chip after the other falls sick.
+    for chip in 0..4 {
+        let problem = Health::Unhealthy(format!("problem {chip}"));
+        publishing.bench.hardware.inventory.lock().unwrap().chips[chip].health = problem;
+        sender.send(Some(publishing.bench.inventories())).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(api.slice_writes.lock().unwrap().len(), before, "there may be more to come");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let tainted =
+        || slices(api).iter().map(|s| s.to_string().matches("vnpu.dev/unhealthy").count()).sum::<usize>();
+    assert_eq!(tainted(), 6, "chips and modules: {:?}", slices(api));
+    let mut written = api.slice_writes.lock().unwrap().split_off(before);
+    written.sort();
+    let count = written.len();
+    written.dedup();
+    assert!(count > 0 && written.len() == count, "{written:?} of {count} writes");
     publishing.stop.cancel();
 }
 

@@ -36,6 +36,16 @@ pub(crate) enum RunError {
     InterposerMissing { path: PathBuf },
     #[error("{} has a character that LD_PRELOAD cannot hold (space or colon): put the interposer elsewhere", path.display())]
     InterposerPath { path: PathBuf },
+    #[error(
+        "XDG_RUNTIME_DIR is {}, which {problem}: unset it, or say with --run-dir where the quota's files may live",
+        dir.display()
+    )]
+    Session { dir: PathBuf, problem: String },
+    #[error(
+        "XDG_RUNTIME_DIR is not set and only root may use /run/vnpu-cli: say with --run-dir where the quota's files \
+         may live"
+    )]
+    NoSession,
     #[error("{0}")]
     Regions(#[from] AgentError),
     #[error("cannot {action} {}: {source}", path.display())]

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use vnpu_driver::share::ClaimShares;
@@ -11,15 +11,43 @@ use vnpu_quota_agent::Agent;
 
 use crate::error::RunError;
 
-/// Below `$XDG_RUNTIME_DIR/vnpu` or `/run/vnpu-cli`. Absolute: the program may change its directory before it
-/// starts others.
+/// The directory that was asked for, else one below `$XDG_RUNTIME_DIR`, else root's own. Absolute: the program may
+/// change its directory before it starts others.
 pub(crate) fn base_dir(configured: Option<&Path>) -> Result<PathBuf, RunError> {
-    let dir = match (configured, std::env::var_os("XDG_RUNTIME_DIR")) {
-        (Some(dir), _) => dir.to_path_buf(),
-        (None, Some(dir)) if !dir.is_empty() => PathBuf::from(dir).join("vnpu"),
-        (None, _) => PathBuf::from("/run/vnpu-cli"),
-    };
-    std::path::absolute(&dir).map_err(|e| RunError::io("find", &dir, e))
+    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    // SAFETY: reads a number of this process.
+    let root = unsafe { libc::geteuid() } == 0;
+    choose_base(configured, session.as_deref().map(Path::new), root)
+}
+
+fn choose_base(configured: Option<&Path>, session: Option<&Path>, root: bool) -> Result<PathBuf, RunError> {
+    match (configured, session) {
+        (Some(dir), _) => std::path::absolute(dir).map_err(|e| RunError::io("find", dir, e)),
+        (None, Some(dir)) => {
+            check_session(dir).map_err(|problem| RunError::Session { dir: dir.to_path_buf(), problem })?;
+            Ok(dir.join("vnpu"))
+        }
+        (None, None) if root => Ok(PathBuf::from("/run/vnpu-cli")),
+        (None, None) => Err(RunError::NoSession),
+    }
+}
+
+/// Who logs in gets this directory made, and who becomes somebody else may keep the variable without the directory,
+/// or with somebody else's: it is not for us to make, nor to put a user's files into another's.
+fn check_session(dir: &Path) -> Result<(), String> {
+    if !dir.is_absolute() {
+        return Err("is not absolute".to_owned());
+    }
+    let found = fs::metadata(dir).map_err(|error| format!("cannot be used ({error})"))?;
+    if !found.is_dir() {
+        return Err("is no directory".to_owned());
+    }
+    // SAFETY: reads a number of this process.
+    let user = unsafe { libc::geteuid() };
+    if found.uid() != user {
+        return Err(format!("belongs to user {}, not to user {user}", found.uid()));
+    }
+    Ok(())
 }
 
 /// The regions of this run. Its lock is inherited by the program and all it starts, so that the directory is

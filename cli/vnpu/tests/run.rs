@@ -85,14 +85,18 @@ impl Machine {
 
     /// The same with this run directory.
     fn vnpu_in(&self, runs: impl AsRef<Path>, options: &[&str]) -> Command {
+        let runs = runs.as_ref().to_str().unwrap();
+        self.vnpu_anywhere(&[options, &["--run-dir", runs]].concat())
+    }
+
+    /// The same with a run directory of its own choice.
+    fn vnpu_anywhere(&self, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vnpu"));
         command
             .arg("run")
             .args(options)
             .arg("--driver-root")
             .arg(self.root())
-            .arg("--run-dir")
-            .arg(runs.as_ref())
             .arg("--state-dir")
             .arg(self.dir.path().join("state"))
             .arg("--interposer-dir")
@@ -244,6 +248,28 @@ fn a_relative_run_directory_holds_a_program_that_goes_elsewhere() {
         .unwrap();
     assert!(text(&output).contains("granted=1073741824"), "{}", text(&output));
     assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn without_an_option_its_files_are_in_the_session_of_the_user() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let session = machine.dir.path().join("session");
+    let run = || {
+        let mut command = machine.vnpu_anywhere(&["--memory", "1Gi", "--device", &chip]);
+        command.args(["sh", "-c", "echo $VNPU_REGION_DIR"]).env("XDG_RUNTIME_DIR", &session);
+        command.output().unwrap()
+    };
+    let refused = run();
+    assert_eq!(refused.status.code(), Some(125));
+    let words = format!("XDG_RUNTIME_DIR is {}, which cannot be used", session.display());
+    assert!(text(&refused).contains(&words), "{}", text(&refused));
+    fs::create_dir(&session).unwrap();
+    let used = run();
+    assert!(used.status.success(), "{}", text(&used));
+    let start = session.join("vnpu/run-");
+    assert!(text(&used).starts_with(start.to_str().unwrap()), "{}", text(&used));
+    assert_eq!(fs::read_dir(session.join("vnpu")).unwrap().count(), 0, "nothing is left");
 }
 
 #[test]

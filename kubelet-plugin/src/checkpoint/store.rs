@@ -341,8 +341,6 @@ impl Guard {
 
 fn flush(file: &std::fs::File) -> std::io::Result<()> {
     #[cfg(test)]
-    if super::tests::FLUSHES_FAIL.get() {
-        return Err(std::io::Error::from_raw_os_error(5));
-    }
+    super::tests::before_flush()?;
     file.sync_data()
 }

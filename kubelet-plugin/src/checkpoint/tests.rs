@@ -1,7 +1,10 @@
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use vnpu_driver::id::ClaimUid;
@@ -14,7 +17,17 @@ use super::{Session, Store, StoreError};
 
 thread_local! {
     /// Makes every flush of this thread fail, as a dying disk does.
-    pub(super) static FLUSHES_FAIL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static FLUSHES_FAIL: Cell<bool> = const { Cell::new(false) };
+    /// What comes before every flush of this thread: a slow disk, and somebody who counts.
+    static BEFORE_FLUSH: RefCell<Option<Arc<dyn Fn() + Send + Sync>>> = const { RefCell::new(None) };
+}
+
+/// Called by the store before each flush, on the thread that flushes.
+pub(super) fn before_flush() -> std::io::Result<()> {
+    if let Some(work) = BEFORE_FLUSH.with_borrow(Clone::clone) {
+        work();
+    }
+    if FLUSHES_FAIL.get() { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
 }
 
 fn uid(n: u32) -> ClaimUid {
@@ -73,6 +86,44 @@ async fn concurrent_writes_all_last() {
     futures::future::join_all(writes).await.into_iter().for_each(Result::unwrap);
     let again = open(dir.path()).await;
     assert!((0..64).all(|n| completed(&again, n)));
+}
+
+/// The first flush takes as long as all others need to write what they have to say: one more is enough for them all.
+#[tokio::test]
+async fn concurrent_writes_share_a_flush() {
+    const WRITERS: u32 = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let session = store.enter().await.unwrap();
+    let flushes = Arc::new(AtomicU32::new(0));
+    let slow: Arc<dyn Fn() + Send + Sync> = Arc::new({
+        let (store, flushes) = (store.clone(), Arc::clone(&flushes));
+        move || {
+            if flushes.fetch_add(1, Ordering::Relaxed) > 0 {
+                return;
+            }
+            let begun = Instant::now();
+            // What is written is seen before it is on the disk.
+            while store.look(|state| state.plans().count()) < WRITERS as usize {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nobody can write during a flush");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    std::thread::scope(|scope| {
+        for n in 0..WRITERS {
+            let (session, slow) = (session.clone(), Arc::clone(&slow));
+            scope.spawn(move || {
+                BEFORE_FLUSH.set(Some(slow));
+                session.blocking_write(Event::PrepareCompleted { plan: plan(n) }).unwrap();
+            });
+        }
+    });
+    let flushes = flushes.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&flushes), "{flushes} flushes for {WRITERS} writes");
+    drop(session);
+    let again = open(dir.path()).await;
+    assert!((0..WRITERS).all(|n| completed(&again, n)));
 }
 
 #[tokio::test]

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -30,8 +34,10 @@ pub struct FakeApi {
     pub drops: Mutex<Vec<&'static str>>,
     /// Answers 503 to everything.
     pub away: AtomicBool,
-    /// Never answers.
+    /// Does not answer for as long as it is set.
     pub hangs: AtomicBool,
+    /// Paths of all requests, also of those that are not answered yet.
+    pub asked: Mutex<Vec<String>>,
     /// Does not know claims, nor any list of them: an API server that is starting, or a proxy before it.
     pub claims_unknown: AtomicBool,
     versions: AtomicU64,
@@ -44,14 +50,14 @@ impl FakeApi {
             claims: Mutex::default(),
             slices: Mutex::default(),
             events: Mutex::default(),
-            node: Mutex::new(
-                json!({"metadata": {"name": NODE, "uid": "node-uid", "labels": {"vnpu.dev/leaf": "leaf-7"}}}),
-            ),
+            node: Mutex::new(json!({"metadata": {"name": NODE, "uid": "node-uid", "labels": {
+                    "vnpu.dev/leaf": "leaf-7", "vnpu.dev/superpod": "superpod-3"}}})),
             status_patches: Mutex::default(),
             slice_writes: Mutex::default(),
             drops: Mutex::default(),
             away: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            asked: Mutex::default(),
             claims_unknown: AtomicBool::new(false),
             versions: AtomicU64::new(100),
             watch: broadcast::channel(64).0,
@@ -65,6 +71,39 @@ impl FakeApi {
             async move { Ok::<_, Infallible>(api.serve(request).await) }
         });
         kube::Client::new(service, "default")
+    }
+
+    /// Serves on a free port, for a plugin that is a process of its own; returns a kubeconfig for it.
+    pub async fn listen(self: &Arc<Self>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let api = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let api = Arc::clone(&api);
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let api = Arc::clone(&api);
+                    async move { Ok::<_, Infallible>(api.serve(request).await) }
+                });
+                tokio::spawn(async move {
+                    let connection = auto::Builder::new(TokioExecutor::new());
+                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": server}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        })
+        .to_string()
+    }
+
+    /// Whether something was asked for at a path with this end.
+    pub fn was_asked(&self, end: &str) -> bool {
+        self.asked.lock().unwrap().iter().any(|path| path.ends_with(end))
     }
 
     /// An allocated claim, reserved for a pod. Results are (request, device, memory, cores).
@@ -126,9 +165,13 @@ impl FakeApi {
         self.versions.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
-    async fn serve(&self, request: Request<Body>) -> Response<Reply> {
-        if self.hangs.load(Ordering::Relaxed) {
-            return std::future::pending().await;
+    async fn serve<B: http_body::Body<Error: std::fmt::Debug>>(
+        &self,
+        request: Request<B>,
+    ) -> Response<Reply> {
+        self.asked.lock().unwrap().push(request.uri().path().to_owned());
+        while self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

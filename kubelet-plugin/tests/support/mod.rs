@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // every test file uses its part
 
 pub mod api;
+pub mod process;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -87,3 +87,42 @@ fn a_run_that_cannot_be_looked_at_is_not_over() {
     sweep(dir.path());
     assert!(!run.exists());
 }
+
+#[test]
+fn files_are_where_the_option_says_else_in_the_session_else_in_roots_place() {
+    let session = tempfile::tempdir().unwrap();
+    let session = session.path();
+    let choose = |option: Option<&str>, session, root| choose_base(option.map(Path::new), session, root);
+    for root in [true, false] {
+        assert_eq!(choose(Some("/x"), Some(session), root).unwrap(), Path::new("/x"));
+        assert_eq!(choose(None, Some(session), root).unwrap(), session.join("vnpu"));
+    }
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(choose(Some("x"), None, false).unwrap(), here.join("x"));
+    assert_eq!(choose(None, None, true).unwrap(), Path::new("/run/vnpu-cli"));
+    let message = choose(None, None, false).unwrap_err().to_string();
+    assert!(message.contains("XDG_RUNTIME_DIR is not set") && message.contains("--run-dir"), "{message}");
+}
+
+#[test]
+fn a_session_directory_that_cannot_be_used_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (absent, file, foreign) =
+        (dir.path().join("absent"), dir.path().join("file"), dir.path().join("foreign"));
+    fs::write(&file, "").unwrap();
+    fs::create_dir(&foreign).unwrap();
+    let refused = |session: &Path, problem: &str| {
+        let message = choose_base(None, Some(session), true).unwrap_err().to_string();
+        let start = format!("XDG_RUNTIME_DIR is {}, which {problem}", session.display());
+        assert!(message.starts_with(&start) && message.contains("--run-dir"), "{message}");
+        assert!(choose_base(Some(dir.path()), Some(session), true).is_ok(), "the option needs no session");
+    };
+    refused(Path::new("run/user"), "is not absolute");
+    refused(&absent, "cannot be used (No such file or directory");
+    refused(&file, "is no directory");
+    assert!(!absent.exists(), "it is not ours to make");
+    // Only root can give a directory away.
+    if std::os::unix::fs::chown(&foreign, Some(65534), None).is_ok() {
+        refused(&foreign, "belongs to user 65534, not to user 0");
+    }
+}
