@@ -85,6 +85,8 @@ pub struct Gate {
     closing: bool,
     /// The next mark opens an interval.
     opens: bool,
+    /// A mark is missing: where the next one's interval began is not known.
+    gap: bool,
     marks: [Mark; MARKS],
     in_flight: usize,
     /// Launches since the last mark.
@@ -123,6 +125,7 @@ impl Gate {
             held: None,
             closing: false,
             opens: false,
+            gap: false,
             marks: [Mark { launches: 0, opens: false }; MARKS],
             in_flight: 0,
             since: 0,
@@ -155,7 +158,7 @@ impl Gate {
 
     /// Notes that the event that [`Answer::Mark`] asked for is recorded.
     pub fn marked(&mut self, now: u64) {
-        let mark = Mark { launches: self.since, opens: self.opens };
+        let mark = Mark { launches: self.since, opens: self.opens || self.gap };
         if self.in_flight == 0 {
             self.running_since = now;
         }
@@ -165,8 +168,17 @@ impl Gate {
             self.queued = self.queued.saturating_add(self.since);
         }
         self.since = 0;
-        self.opens = false;
+        (self.opens, self.gap) = (false, false);
         self.last_work = now;
+    }
+
+    /// All that is queued is gone with its streams, unmeasured; the lease goes back.
+    pub fn abandon<C: ChipTable>(&mut self, chip: &C) {
+        if let (Some(held), Some(word)) = (self.held.take(), chip.lease()) {
+            lease::release(word, held);
+        }
+        (self.in_flight, self.since, self.queued) = (0, 0, 0);
+        (self.closing, self.forced, self.opens, self.wanting) = (false, false, false, false);
     }
 
     /// Takes back the newest mark, which could not be recorded: what is before it is charged to nobody.
@@ -176,6 +188,7 @@ impl Gate {
             self.queued = self.queued.saturating_sub(mark.launches);
         }
         self.in_flight = newest;
+        self.gap = true;
     }
 
     /// Notes that the oldest mark is finished, `elapsed` nanoseconds of device time after the one before it.
@@ -215,7 +228,7 @@ impl Gate {
             return answer;
         }
         let since = *self.denied_since.get_or_insert(now);
-        let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2));
+        let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(LONGEST_WAIT);
         if now.saturating_sub(since) < patience {
             return answer;
         }
@@ -408,6 +421,9 @@ impl Gate {
 
 /// Waits shorter than this are spun by the caller, because a sleep ends later than that.
 pub const SPIN: u64 = 80_000;
+
+/// Nobody waits longer for one launch, however long his kernels are.
+const LONGEST_WAIT: u64 = 120_000_000_000;
 
 const LAUNCHES_PER_LEASE: u64 = 8;
 

@@ -100,4 +100,8 @@ pub struct CoreTable {
     pub memory_info: unsafe extern "C" fn(free: *mut usize, total: *mut usize) -> u32,
     /// Returns when the calling thread may launch on `stream`, in bounded time.
     pub launch: unsafe extern "C" fn(stream: *mut c_void),
+    /// The program is about to destroy `stream`.
+    pub drop_stream: unsafe extern "C" fn(stream: *mut c_void),
+    /// The program is about to reset `device`, by its own number.
+    pub drop_device: unsafe extern "C" fn(device: i32),
 }

@@ -259,6 +259,17 @@ fn rubbish_in_the_region_delays_launches_and_never_stops_them() {
 }
 
 #[test]
+fn events_that_cannot_be_recorded_make_compute_cheaper_and_never_dearer() {
+    for lost in [1, 2, 3, 7] {
+        let tenants = hard(&[(20, Mix)]);
+        let mut world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 13);
+        world.lost_marks = lost;
+        let got = between(&mut world, 1, SECOND, 6 * SECOND);
+        assert!(got[0] >= 19.0, "one of {lost} is lost: {got:?}");
+    }
+}
+
+#[test]
 fn an_idle_process_gives_the_lease_back_by_itself() {
     let mut tenants = hard(&[(100, Mix)]);
     tenants[0].wants = (0, SECOND);

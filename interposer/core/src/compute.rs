@@ -56,6 +56,23 @@ impl Process {
         self.call_helper();
     }
 
+    /// The program is about to destroy `stream`.
+    pub(crate) fn drop_stream(&self, stream: *mut c_void) {
+        if let (Some((_, _, lane)), Some(events)) = (self.lane(), self.compute.events.get()) {
+            lane.drop_stream(stream, events);
+        }
+    }
+
+    /// The program is about to reset `device`.
+    pub(crate) fn drop_device(&self, device: i32) {
+        let chip = self.chip(device);
+        for (index, device) in self.parts(chip) {
+            if let Some(lane) = self.claim(index).and_then(|claim| claim.open_lane(device)) {
+                lane.drop_all();
+            }
+        }
+    }
+
     /// The lane of the chip that the calling thread has current.
     fn lane(&self) -> Option<(&Claim, usize, &Lane)> {
         // One chip in all: nothing to ask the runtime for.

@@ -23,6 +23,8 @@ static TABLE: CoreTable = CoreTable {
     forgotten,
     memory_info,
     launch,
+    drop_stream,
+    drop_device,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -104,6 +106,23 @@ unsafe extern "C" fn launch(stream: *mut c_void) {
     guarded((), || {
         if let Some(process) = process() {
             process.launch(stream);
+        }
+    });
+}
+
+unsafe extern "C" fn drop_stream(stream: *mut c_void) {
+    // Not attached: this process (or forked child) has launched nothing.
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.drop_stream(stream);
+        }
+    });
+}
+
+unsafe extern "C" fn drop_device(device: i32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.drop_device(device);
         }
     });
 }

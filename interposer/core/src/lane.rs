@@ -21,6 +21,7 @@ use vnpu_quota_abi::view::DeviceView;
 use crate::clock;
 use crate::events::{Event, Events};
 use crate::map::{File, Region};
+use crate::streams::Streams;
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
 const PATIENCE: u64 = 2_000_000_000;
@@ -33,6 +34,7 @@ pub(crate) struct Lane {
     chip: DeviceView,
     /// Launches that need not ask. Negative while nobody may.
     allowed: AtomicI64,
+    streams: Streams,
     /// Whether a thread decides.
     turn: AtomicBool,
     inner: UnsafeCell<Inner>,
@@ -63,12 +65,11 @@ struct Inner {
     granted: u32,
     /// Launches that are not counted yet.
     launched: u64,
-    /// Recorded and not known to be finished, oldest first.
-    marks: VecDeque<Event>,
-    /// The last finished one: the next interval begins there.
+    /// Recorded and not known to be finished, oldest first: an event for each stream that was in use.
+    marks: VecDeque<Vec<Event>>,
+    /// The last event of the last finished mark: the next interval begins there.
     last: Option<Event>,
     spare: Vec<Event>,
-    stream: usize,
 }
 
 /// The right to decide.
@@ -115,11 +116,11 @@ impl Lane {
             marks: VecDeque::new(),
             last: None,
             spare: Vec::new(),
-            stream: 0,
         };
         Ok(Self {
             chip,
             allowed: AtomicI64::new(0),
+            streams: Streams::new(),
             turn: AtomicBool::new(false),
             inner: UnsafeCell::new(inner),
             counts: Counts::default(),
@@ -135,10 +136,8 @@ impl Lane {
         events: &Events,
         terms: impl Fn() -> Option<Terms>,
     ) -> bool {
-        if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 {
-            return false;
-        }
-        if events.is_capturing(stream) {
+        self.streams.note(stream);
+        if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 || events.is_capturing(stream) {
             return false;
         }
         let begun = clock::now();
@@ -162,6 +161,8 @@ impl Lane {
             }
             now = clock::now();
         }
+        // The last mark may have taken it.
+        self.streams.note(stream);
         self.counts.throttled_ns.fetch_add(clock::now().saturating_sub(begun), Ordering::Relaxed);
         true
     }
@@ -181,7 +182,7 @@ impl Lane {
         for _ in 0..4 {
             lane.collect(&self.chip, events, terms, clock::now());
             match lane.gate.look(&self.chip, terms, clock::now()) {
-                Answer::Mark => lane.mark(events, None),
+                Answer::Mark => lane.mark(&self.streams, events),
                 Answer::Wait(until) => return Some(until),
                 Answer::Go(_) => return Some(now),
                 Answer::Rest => {
@@ -191,6 +192,40 @@ impl Lane {
             }
         }
         Some(now)
+    }
+
+    /// The program is about to destroy `stream`, after which nothing may be put there.
+    pub(crate) fn drop_stream(&self, stream: *mut c_void, events: &Events) {
+        if !self.streams.has(stream) {
+            return;
+        }
+        if let Some(mut turn) = self.wait_for_turn() {
+            let lane = turn.inner();
+            lane.settle(&self.allowed, clock::now(), true);
+            lane.mark(&self.streams, events);
+        }
+    }
+
+    /// The program is about to reset the chip, with which streams and events go.
+    pub(crate) fn drop_all(&self) {
+        if let Some(mut turn) = self.wait_for_turn() {
+            let lane = turn.inner();
+            lane.settle(&self.allowed, clock::now(), false);
+            lane.streams_are_gone(&self.streams);
+            lane.gate.abandon(&self.chip);
+            self.wake();
+        }
+    }
+
+    /// As long as a launch would wait.
+    fn wait_for_turn(&self) -> Option<Turn<'_>> {
+        let begun = clock::now();
+        loop {
+            match self.take_turn() {
+                None if clock::now().saturating_sub(begun) < PATIENCE => std::thread::sleep(STEP),
+                turn => return turn,
+            }
+        }
     }
 
     /// Adds what was counted since the last report to the claim's counters.
@@ -224,7 +259,6 @@ impl Lane {
     ) -> Next {
         let lane = turn.inner();
         lane.settle(&self.allowed, now, false);
-        lane.stream = stream as usize;
         let held = lane.gate.holds();
         let mut now = now;
         loop {
@@ -240,7 +274,11 @@ impl Lane {
                     self.allowed.store(i64::from(launches) - 1, Ordering::Relaxed);
                     return Next::Gone;
                 }
-                Answer::Mark => lane.mark(events, Some(stream)),
+                Answer::Mark => {
+                    // The helper thread's last mark may have taken it.
+                    self.streams.note(stream);
+                    lane.mark(&self.streams, events);
+                }
                 Answer::Wait(until) => return Next::Wait(until),
                 Answer::Rest => return Next::Rest,
             }
@@ -284,26 +322,47 @@ impl Inner {
 
     /// Tells the gate of the marks that are finished.
     fn collect<C: ChipTable>(&mut self, chip: &C, events: &Events, terms: &Terms, now: u64) {
-        while let Some(mark) = self.marks.front().copied() {
-            if !events.is_finished(mark) {
+        while let Some(mark) = self.marks.front() {
+            if !mark.iter().all(|event| events.is_finished(*event)) {
                 return;
             }
-            self.marks.pop_front();
-            let elapsed = self.last.and_then(|last| events.nanoseconds(last, mark)).unwrap_or(0);
+            let Some(mark) = self.marks.pop_front() else { return };
+            let mut elapsed = 0;
+            for event in mark {
+                let since = self.last.map_or(Some(0), |last| events.nanoseconds(last, event));
+                // What ended before the last mark's end is in it already.
+                let Some(since) = since.filter(|since| self.last.is_none() || *since > 0) else {
+                    self.spare.push(event);
+                    continue;
+                };
+                // From the latest event on: streams run side by side, and the chip is charged once.
+                elapsed += since;
+                self.spare.extend(self.last.replace(event));
+            }
             self.gate.finished(chip, terms, now, elapsed);
-            self.spare.extend(self.last.replace(mark));
         }
     }
 
-    fn mark(&mut self, events: &Events, stream: Option<*mut c_void>) {
-        let stream = stream.unwrap_or(self.stream as *mut c_void);
-        let event = self.spare.pop().or_else(|| events.create());
-        let recorded = event.filter(|event| events.record(*event, stream));
+    fn streams_are_gone(&mut self, streams: &Streams) {
+        streams.take().for_each(drop);
+        self.marks.clear();
+        self.spare.clear();
+        self.last = None;
+    }
+
+    /// Records an event behind all that was launched.
+    fn mark(&mut self, streams: &Streams, events: &Events) {
+        let mut recorded = Vec::new();
+        for stream in streams.take() {
+            let event = self.spare.pop().or_else(|| events.create());
+            recorded.extend(event.filter(|event| events.record(*event, stream)));
+        }
         self.gate.marked(clock::now());
-        match recorded {
-            Some(event) => self.marks.push_back(event),
+        if recorded.is_empty() {
             // Without an event nothing can be measured: what was launched is not charged. Compute fails open.
-            None => self.gate.unmeasured(),
+            self.gate.unmeasured();
+        } else {
+            self.marks.push_back(recorded);
         }
     }
 }

@@ -17,5 +17,6 @@ mod place;
 mod pointers;
 mod process;
 mod rate;
+mod streams;
 
 pub use entry::vnpu_core_entry;

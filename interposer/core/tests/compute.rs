@@ -9,7 +9,8 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use standin_executor::Discipline;
 use standin_protocol::Machine;
@@ -61,6 +62,7 @@ impl World {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        end_in(child.id(), Duration::from_secs(60));
         Tenant { child, lines, _regions: regions }
     }
 }
@@ -81,6 +83,19 @@ impl Drop for Tenant {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Kills the process if it is still there then: a launch that never returns must fail a test, not hold it up.
+fn end_in(pid: u32, patience: Duration) {
+    let started = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        let now = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        let started_at = |stat: &Option<String>| Some(stat.as_ref()?.split(' ').nth(21)?.to_owned());
+        if started_at(&now).is_some() && started_at(&now) == started_at(&started) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    });
 }
 
 fn mean(shares: &[f64]) -> f64 {

@@ -33,9 +33,11 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 60] = [
+const EXPORTS: [&str; 70] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
+    "aclrtDestroyStreamForceImpl",
+    "aclrtDestroyStreamImpl",
     "aclrtFreeImpl",
     "aclrtFreePhysicalImpl",
     "aclrtFreeWithDevSyncImpl",
@@ -55,10 +57,14 @@ const EXPORTS: [&str; 60] = [
     "aclrtMemFreeManagedImpl",
     "aclrtMemPoolFreeAsyncImpl",
     "aclrtMemPoolMallocAsyncImpl",
+    "aclrtResetDeviceForceImpl",
+    "aclrtResetDeviceImpl",
     "aclrtSetDeviceImpl",
     "dlsym",
     "rtAicpuKernelLaunchExWithArgs",
     "rtAicpuKernelLaunchWithFlag",
+    "rtDeviceReset",
+    "rtDeviceResetForce",
     "rtDvppFree",
     "rtDvppMalloc",
     "rtDvppMallocWithFlag",
@@ -83,6 +89,9 @@ const EXPORTS: [&str; 60] = [
     "rtModelExecute",
     "rtModelExecuteSync",
     "rtSetDevice",
+    "rtStreamDestroy",
+    "rtStreamDestroyForce",
+    "rtsDeviceReset",
     "rtsFree",
     "rtsFreePhysical",
     "rtsLaunchKernelWithConfig",
@@ -94,6 +103,7 @@ const EXPORTS: [&str; 60] = [
     "rtsModelExecute",
     "rtsModelExecuteAsync",
     "rtsSetDevice",
+    "rtsStreamDestroy",
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use vnpu_quota_abi::table::{KeyKind, Ticket, Verdict};
+use vnpu_quota_abi::table::{CoreTable, KeyKind, Ticket, Verdict};
 
 use crate::asm::depth;
 use crate::core_library::{self, Core};
@@ -147,6 +147,33 @@ pub(crate) fn launch(real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
         let _errno = Errno::save();
         // SAFETY: the back end's function.
         unsafe { (core.launch)(stream) }
+    }
+    real()
+}
+
+/// The end of a stream: nothing of ours may be put there from now on.
+pub(crate) fn close(real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+    before(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.drop_stream)(stream) }
+    })
+}
+
+/// The end of a device's context, with which streams and events go.
+pub(crate) fn reset(real: impl Fn() -> i32, device: i32) -> i32 {
+    before(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.drop_device)(device) }
+    })
+}
+
+/// Tells the back end, if there is one, before the vendor's function runs, outside the hook.
+fn before(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
+    if let Some(_inside) = Inside::enter()
+        && let Core::Loaded(core) = core_library::get()
+    {
+        let _errno = Errno::save();
+        tell(core);
     }
     real()
 }

@@ -20,7 +20,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind};
 
-use crate::call::{NO_FUNCTION, Wish, alloc, attach, free, info, launch};
+use crate::call::{NO_FUNCTION, Wish, alloc, attach, close, free, info, launch, reset};
 use crate::real::Real;
 
 /// One hooked function.
@@ -182,6 +182,10 @@ hooks! {
     free aclrtMemPoolFreeAsyncImpl(pointer: Opaque, stream: Opaque) => pointer, KeyKind::Address;
     info aclrtGetMemInfoImpl(attr: u32, free: *mut usize, total: *mut usize) => free, total;
     attach aclrtSetDeviceImpl(device: i32) => ;
+    reset aclrtResetDeviceImpl(device: i32) => device;
+    reset aclrtResetDeviceForceImpl(device: i32) => device;
+    close aclrtDestroyStreamImpl(stream: Opaque) => stream;
+    close aclrtDestroyStreamForceImpl(stream: Opaque) => stream;
     launch aclrtLaunchKernelImpl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, stream: Opaque) => stream;
     launch aclrtLaunchKernelWithConfigImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
     launch aclrtLaunchKernelV2Impl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, config: Opaque, stream: Opaque) => stream;
@@ -213,6 +217,12 @@ hooks! {
     info rtsMemGetInfo(kind: u32, free: *mut usize, total: *mut usize) => free, total;
     attach rtSetDevice(device: i32) => ;
     attach rtsSetDevice(device: i32) => ;
+    reset rtDeviceReset(device: i32) => device;
+    reset rtDeviceResetForce(device: i32) => device;
+    reset rtsDeviceReset(device: i32) => device;
+    close rtStreamDestroy(stream: Opaque) => stream;
+    close rtStreamDestroyForce(stream: Opaque) => stream;
+    close rtsStreamDestroy(stream: Opaque, flags: u64) => stream;
     launch rtKernelLaunch(stub: *const c_void, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque) => stream;
     launch rtKernelLaunchWithFlag(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => stream;
     launch rtKernelLaunchWithFlagV2(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32, config: *const c_void) => stream;

@@ -106,6 +106,7 @@ struct Process {
     waiting: bool,
     allowed: u32,
     marks: VecDeque<Mark>,
+    recorded: u64,
     last_mark: u64,
     stopped_until: u64,
     dead: bool,
@@ -120,6 +121,8 @@ pub struct World {
     random: Random,
     now: u64,
     start: u64,
+    /// Of so many events one cannot be recorded; 0 for none.
+    pub lost_marks: u64,
 }
 
 impl World {
@@ -144,6 +147,7 @@ impl World {
             waiting: false,
             allowed: 0,
             marks: VecDeque::new(),
+            recorded: 0,
             last_mark: 0,
             stopped_until: 0,
             dead: false,
@@ -151,7 +155,7 @@ impl World {
         let processes: Vec<_> = processes.collect();
         let mut device = Executor::new(discipline);
         device.advance(start);
-        Self { _memory: memory, chip, device, processes, random, now: start, start }
+        Self { _memory: memory, chip, device, processes, random, now: start, start, lost_marks: 0 }
     }
 
     /// Nanoseconds since the start.
@@ -259,8 +263,13 @@ impl World {
                 process.next = now + 200;
             }
             Answer::Mark => {
-                process.marks.push_back(self.device.mark(p as u64));
                 process.gate.marked(now);
+                process.recorded += 1;
+                if self.lost_marks > 0 && process.recorded % self.lost_marks == 0 {
+                    process.gate.unmeasured();
+                } else {
+                    process.marks.push_back(self.device.mark(p as u64));
+                }
                 process.next = now + RECORD;
             }
             Answer::Wait(until) => {
