@@ -6,6 +6,7 @@ mod bad_ground;
 mod bad_input;
 mod capacity;
 mod cluster;
+mod compute;
 mod enforcement;
 mod examples;
 mod guard;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Case> {
         resilience::CASES,
         handover::CASES,
         enforcement::CASES,
+        compute::CASES,
         regions::CASES,
         unchanged::CASES,
         capacity::CASES,
