@@ -2,6 +2,7 @@
 //! in the usage family, which goes when the claim goes.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,9 @@ struct Shown {
     chips: Vec<ClaimChip>,
 }
 
+/// A number of seconds that goes when its claim goes.
+pub type Seconds = Gauge<f64, AtomicU64>;
+
 type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// All of the plugin's metrics. Clones count together.
@@ -98,6 +102,14 @@ pub struct Metrics {
     pub denied_without_slot: Family<ClaimChip, Gauge>,
     /// Allocations that went round the ledger, by an open policy or on chips beside the claim's.
     pub unaccounted: Family<ClaimChip, Gauge>,
+    /// Device time, in seconds.
+    pub compute_busy: Family<ClaimChip, Seconds>,
+    /// Time that threads waited for their turn on the chip, in seconds.
+    pub compute_throttled: Family<ClaimChip, Seconds>,
+    /// Launches.
+    pub launches: Family<ClaimChip, Gauge>,
+    /// Launches let through because a wait had lasted too long.
+    pub forced_launches: Family<ClaimChip, Gauge>,
     /// Processes that found no free slot.
     pub without_slot: Family<WholeClaim, Gauge>,
     /// What is shown of each claim, to be dropped with it.
@@ -125,6 +137,10 @@ impl Metrics {
             denied: Family::default(),
             denied_without_slot: Family::default(),
             unaccounted: Family::default(),
+            compute_busy: Family::default(),
+            compute_throttled: Family::default(),
+            launches: Family::default(),
+            forced_launches: Family::default(),
             without_slot: Family::default(),
             shown: Arc::default(),
         };
@@ -168,10 +184,26 @@ impl Metrics {
                 "Allocations that went round the ledger, since the claim was prepared",
                 &self.unaccounted,
             ),
+            ("vnpu_claim_launches", "Launches of work, since the claim was prepared", &self.launches),
+            (
+                "vnpu_claim_launches_forced",
+                "Launches let through because a wait had lasted too long, since the claim was prepared",
+                &self.forced_launches,
+            ),
         ];
         for (name, help, family) in per_chip {
             registry.register(name, help, family.clone());
         }
+        registry.register(
+            "vnpu_claim_compute_busy_seconds",
+            "Device time per claim and chip, since the claim was prepared",
+            self.compute_busy.clone(),
+        );
+        registry.register(
+            "vnpu_claim_compute_throttled_seconds",
+            "Time that threads waited for their turn on the chip, since the claim was prepared",
+            self.compute_throttled.clone(),
+        );
         registry.register(
             "vnpu_claim_processes_without_slot",
             "Processes that found no free slot, since the claim was prepared",
@@ -208,9 +240,13 @@ impl Metrics {
                 &self.denied,
                 &self.denied_without_slot,
                 &self.unaccounted,
+                &self.launches,
+                &self.forced_launches,
             ] {
                 family.remove(&label);
             }
+            self.compute_busy.remove(&label);
+            self.compute_throttled.remove(&label);
         }
     }
 
@@ -238,9 +274,13 @@ impl Metrics {
                 (&self.denied, chip.denied),
                 (&self.denied_without_slot, chip.denied_without_slot),
                 (&self.unaccounted, chip.unaccounted),
+                (&self.launches, chip.compute.launches),
+                (&self.forced_launches, chip.compute.forced),
             ] {
                 family.get_or_create(&label).set(number(value));
             }
+            self.compute_busy.get_or_create(&label).set(chip.compute.busy.as_secs_f64());
+            self.compute_throttled.get_or_create(&label).set(chip.compute.throttled.as_secs_f64());
             chips.push(label);
         }
         let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);

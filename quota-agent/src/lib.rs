@@ -16,4 +16,6 @@ mod usage;
 
 pub use agent::Agent;
 pub use error::AgentError;
-pub use report::{Attached, ChipUsage, ClaimRegions, ClaimUsage, LedgerCheck, MOST_WITHOUT_SLOT, ReapReport};
+pub use report::{
+    Attached, ChipUsage, ClaimRegions, ClaimUsage, ComputeUsage, LedgerCheck, MOST_WITHOUT_SLOT, ReapReport,
+};

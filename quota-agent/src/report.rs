@@ -1,6 +1,7 @@
 //! What the agent tells about regions: where they are, what is used, who is attached.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
@@ -41,6 +42,23 @@ pub struct ChipUsage {
     pub unaccounted: u64,
     /// Allocations refused to processes that found no free slot, since the region was made.
     pub denied_without_slot: u64,
+    /// Use of compute.
+    pub compute: ComputeUsage,
+}
+
+/// Use of one chip's compute by one claim since its regions were made, as its processes counted it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ComputeUsage {
+    /// Device time that was measured and charged.
+    pub busy: Duration,
+    /// Time that threads waited for their turn, all threads added up.
+    pub throttled: Duration,
+    /// Launches.
+    pub launches: u64,
+    /// Times that a process took the chip's lease.
+    pub leases: u64,
+    /// Launches let through because a wait had lasted too long.
+    pub forced: u64,
 }
 
 /// Use of one claim.

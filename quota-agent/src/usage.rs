@@ -3,6 +3,7 @@
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
@@ -20,7 +21,7 @@ use crate::layout::{Layout, make_dir};
 use crate::locks;
 use crate::map::{Copy, invalid};
 use crate::quota::QuotaRegion;
-use crate::{AgentError, ChipUsage, MOST_WITHOUT_SLOT, ReapReport};
+use crate::{AgentError, ChipUsage, ComputeUsage, MOST_WITHOUT_SLOT, ReapReport};
 
 /// What the region must be like, by the claim's quota.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,16 @@ impl Expected {
         }
         header.slots_high_water.store(high_water, Ordering::Relaxed);
         Some(copy.first(HEADER_SIZE))
+    }
+}
+
+fn compute(counters: &UsageDevice) -> ComputeUsage {
+    ComputeUsage {
+        busy: Duration::from_nanos(counters.busy_ns.load(Ordering::Relaxed)),
+        throttled: Duration::from_nanos(counters.throttled_ns.load(Ordering::Relaxed)),
+        launches: counters.launches.load(Ordering::Relaxed),
+        leases: counters.leases.load(Ordering::Relaxed),
+        forced: counters.forced_admits.load(Ordering::Relaxed),
     }
 }
 
@@ -223,6 +234,7 @@ impl UsageRegion {
                     unknown_frees: counters.map_or(0, |c| c.unknown_frees.load(Ordering::Relaxed)),
                     unaccounted: counters.map_or(0, |c| c.unhooked.load(Ordering::Relaxed).into()),
                     denied_without_slot: counters.map_or(0, |c| c.slotless_denied.load(Ordering::Relaxed)),
+                    compute: counters.map(compute).unwrap_or_default(),
                 }
             };
             chips.into_iter().enumerate().map(of).collect()

@@ -111,6 +111,11 @@ fn two_tenants_share_a_chip_as_their_quotas_say() {
         println!("{discipline:?}: {shares:?}");
         // Without the first second: both have saved up a burst.
         let [small, large] = [mean(&shares[0][1..]), mean(&shares[1][1..])];
+        for n in [1, 2] {
+            let compute = world.node.agent.usage(&uid(n)).unwrap().chips[0].compute;
+            assert!(compute.launches > 100 && compute.leases > 10 && compute.forced == 0, "{compute:?}");
+            assert!(compute.busy > Duration::from_millis(300) && !compute.throttled.is_zero(), "{compute:?}");
+        }
         // Without a quota it is 50 and 50; a machine that has no time for the tenants gives both less.
         assert!((10.0..34.0).contains(&small) && large < 74.0 && large > 1.3 * small, "{shares:?}");
     }

@@ -1,6 +1,6 @@
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
-use vnpu_quota_agent::ChipUsage;
+use vnpu_quota_agent::{ChipUsage, ComputeUsage};
 
 use super::*;
 
@@ -22,6 +22,13 @@ fn usage(without_slot: u32, counted: u64) -> ClaimUsage {
             unknown_frees: 0,
             unaccounted: 2,
             denied_without_slot: counted,
+            compute: ComputeUsage {
+                busy: Duration::from_millis(1500),
+                throttled: Duration::from_millis(250),
+                launches: 7,
+                leases: 2,
+                forced: counted,
+            },
         }],
         live_slots: 512,
         slot_count: 512,
@@ -49,6 +56,10 @@ fn the_usage_of_a_claim_is_shown_until_it_is_gone() {
         "vnpu_claim_allocations_denied 1",
         "vnpu_claim_allocations_denied_without_slot 3",
         "vnpu_claim_allocations_unaccounted 2",
+        "vnpu_claim_compute_busy_seconds 1.5",
+        "vnpu_claim_compute_throttled_seconds 0.25",
+        "vnpu_claim_launches 7",
+        "vnpu_claim_launches_forced 3",
         "vnpu_claim_memory_quota_bytes 1000",
         "vnpu_claim_memory_used_bytes 500",
         "vnpu_claim_processes_without_slot 1",
