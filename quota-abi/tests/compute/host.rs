@@ -265,7 +265,7 @@ impl World {
             Answer::Mark => {
                 process.gate.marked(now);
                 process.recorded += 1;
-                if self.lost_marks > 0 && process.recorded % self.lost_marks == 0 {
+                if self.lost_marks > 0 && process.recorded.is_multiple_of(self.lost_marks) {
                     process.gate.unmeasured();
                 } else {
                     process.marks.push_back(self.device.mark(p as u64));

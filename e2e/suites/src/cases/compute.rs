@@ -41,9 +41,14 @@ fn two_pods_share_a_chip(context: &mut Context) -> Result<()> {
     let large = mean(&sh(context, "large", "acl-demo busy --seconds 6")?.out)?;
     sh(context, "small", "sleep 5")?;
     let small = mean(&sh(context, "small", "cat /tmp/busy")?.out)?;
-    println!("        alone 30 % got {alone:.1} %; side by side 30 % got {small:.1} %, 70 % got {large:.1} %");
+    println!(
+        "        alone 30 % got {alone:.1} %; side by side 30 % got {small:.1} %, 70 % got {large:.1} %"
+    );
     // Without a quota it would be 50 and 50; a machine that has no time for the pods gives both less.
     ensure!((10.0..33.0).contains(&small), "a share of 30 % got {small} % beside one of 70 %");
-    ensure!(large < 74.0 && large > 1.3 * small, "a share of 70 % got {large} % beside {small} % for one of 30 %");
+    ensure!(
+        large < 74.0 && large > 1.3 * small,
+        "a share of 70 % got {large} % beside {small} % for one of 30 %"
+    );
     Ok(())
 }
