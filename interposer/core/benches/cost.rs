@@ -80,6 +80,33 @@ fn operations() {
     );
 }
 
+fn launches() {
+    let node = Node::empty();
+    let mut whole = support::share(0, GIB);
+    whole.cores = vnpu_driver::quantity::Percent(100);
+    node.claim(1, vec![whole]);
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let bench = |preload: bool| -> f64 {
+            let mut command = node.driver_command("rt");
+            if !preload {
+                command.env_remove("LD_PRELOAD");
+            }
+            let mut driver = Driver::start(&mut command);
+            driver.ask("device 0");
+            driver.ask("launches 100000");
+            driver.ask("launches 5000000").parse().unwrap()
+        };
+        rounds.push((bench(false), bench(true)));
+    }
+    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (without, with) = rounds[2];
+    println!(
+        "one launch, never throttled, runtime that does nothing (nanoseconds, mean of 5 million, median of 5)"
+    );
+    println!("  without {without:.1}  with {with:.1}  added {:.1}   (to reach: 50)", with - without);
+}
+
 fn first_call(others: usize) {
     let node = Node::with_quota(GIB);
     let mut neighbours: Vec<Driver> = (0..others).map(|_| node.driver("rt")).collect();
@@ -116,6 +143,9 @@ fn main() {
     }
     if runs("operations") {
         operations();
+    }
+    if runs("launches") {
+        launches();
     }
     if runs("first-call") {
         first_call(0);

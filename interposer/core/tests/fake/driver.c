@@ -25,6 +25,7 @@ typedef int32_t (*pool_free_t)(void *, void *);
 typedef int32_t (*physical_t)(void **, size_t, const void *, uint64_t);
 
 static set_t set_device;
+typedef int32_t (*launch_t)(void *, uint32_t, const void *, void *, const void *);
 static malloc_t acl_malloc;
 static malloc_t padding_malloc;
 static rt_malloc_t rt_malloc;
@@ -246,6 +247,13 @@ int main(int argc, char **argv) {
             void *one = NULL;
             clock_gettime(CLOCK_MONOTONIC, &from);
             for (unsigned long long i = 0; i < number; i++) { take(&one, 1 << 20); release(one); }
+            clock_gettime(CLOCK_MONOTONIC, &to);
+            printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / number);
+        } else if (strcmp(word, "launches") == 0) {
+            struct timespec from, to;
+            launch_t launch = (launch_t)need(load("libruntime.so"), "rtLaunchKernelByFuncHandleV3");
+            clock_gettime(CLOCK_MONOTONIC, &from);
+            for (unsigned long long i = 0; i < number; i++) launch(NULL, 1, NULL, NULL, NULL);
             clock_gettime(CLOCK_MONOTONIC, &to);
             printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / number);
         } else if (strcmp(word, "churn") == 0) {

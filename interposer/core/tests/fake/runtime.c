@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 static __thread int32_t current = 0;
 
@@ -74,6 +75,19 @@ int32_t rtFree(void *pointer) { return give(pointer); }
 struct prop { uint32_t side, device, module, page, memory; uint64_t reserve; };
 int32_t rtMallocPhysical(void **handle, size_t size, struct prop *prop, uint64_t flags) { (void)prop; (void)flags; return take(handle, size); }
 int32_t rtFreePhysical(void *handle) { return give(handle); }
+/* Launches that cost nothing, and events that are reached at once: an event is the time of its recording. */
+int32_t rtLaunchKernelByFuncHandleV3(void *function, uint32_t blocks, const void *arguments, void *stream, const void *config) {
+    (void)function; (void)blocks; (void)arguments; (void)stream; (void)config;
+    return 0;
+}
+int32_t rtEventCreateWithFlag(void **event, uint32_t flag) { (void)flag; *event = calloc(1, sizeof(struct timespec)); return 0; }
+int32_t rtEventRecord(void *event, void *stream) { (void)stream; clock_gettime(CLOCK_MONOTONIC, event); return 0; }
+int32_t rtEventQueryStatus(void *event, uint32_t *status) { (void)event; *status = 1; return 0; }
+int32_t rtEventElapsedTime(float *ms, void *from, void *to) {
+    struct timespec *a = from, *b = to;
+    *ms = (float)((b->tv_sec - a->tv_sec) * 1e3 + (b->tv_nsec - a->tv_nsec) / 1e6);
+    return 0;
+}
 int32_t rtMemGetInfoEx(uint32_t kind, size_t *free, size_t *total) {
     (void)kind;
     *free = 60ULL << 30;
