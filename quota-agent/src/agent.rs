@@ -192,12 +192,14 @@ impl Agent {
         }
     }
 
-    /// Gives back the slots of dead processes in all claims, and repairs ledgers that a tenant spoiled.
+    /// Gives back the slots of dead processes in all claims, and repairs ledgers and chips' regions that a tenant
+    /// spoiled.
     ///
     /// # Errors
     /// The runtime directory cannot be read; a single unreadable claim is in the report instead.
     pub fn reap(&self) -> Result<ReapReport, AgentError> {
         let mut report = ReapReport::default();
+        self.mend_chips();
         let mut suspects = Vec::new();
         for uid in self.claims()? {
             let _entries = self.lock();
@@ -309,6 +311,16 @@ impl Agent {
             }
         }
         out
+    }
+
+    /// Brings right what tenants wrote into the regions that they share.
+    fn mend_chips(&self) {
+        let entries = self.lock();
+        for chip in entries.chips() {
+            if let Err(error) = chip::mend(&self.layout, chip, &self.values_on(&entries, chip)) {
+                tracing::warn!(%chip, %error, "a chip's region is not brought right yet");
+            }
+        }
     }
 
     fn open_claim(&self, claim: &ClaimUid) -> Result<Claim, AgentError> {

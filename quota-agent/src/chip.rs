@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
+use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_quota_abi::DEVICE_ENTRIES;
@@ -60,6 +61,11 @@ impl Entries {
         self.chips.get(chip).map(|taken| taken.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// All chips that have claims.
+    pub(crate) fn chips(&self) -> impl Iterator<Item = &DeviceUuid> {
+        self.chips.keys()
+    }
+
     /// Whether any claim is on `chip`.
     pub(crate) fn serves(&self, chip: &DeviceUuid) -> bool {
         self.chips.contains_key(chip)
@@ -86,12 +92,7 @@ pub(crate) fn write_entry(
             SharedFile::open(&path)?.ok_or_else(|| invalid(&path, "somebody removed it"))?
         }
     };
-    if is_spoiled(&file, &header)? {
-        tracing::warn!(path = %file.path.display(), "a chip's region was overwritten by a tenant and is repaired");
-        if file.size()? != DEVICE_SIZE as u64 {
-            file.resize(DEVICE_SIZE)?;
-        }
-        file.write(0, &header)?;
+    if repair(&file, &header)? {
         for other in others() {
             set(&file, &other)?;
         }
@@ -100,6 +101,50 @@ pub(crate) fn write_entry(
         clear(&file, values.entry)?;
     }
     set(&file, values)
+}
+
+/// Brings size and header right in place, if they are not; whether they were not.
+fn repair(file: &SharedFile, header: &[u8]) -> Result<bool, AgentError> {
+    if !is_spoiled(file, header)? {
+        return Ok(false);
+    }
+    tracing::warn!(path = %file.path.display(), "a chip's region was overwritten by a tenant and is repaired");
+    if file.size()? != DEVICE_SIZE as u64 {
+        file.resize(DEVICE_SIZE)?;
+    }
+    file.write(0, header)?;
+    Ok(true)
+}
+
+/// No claim is this far in debt: its longest work takes minutes at a percent of the chip.
+const MOST_DEBT: Duration = Duration::from_secs(3600);
+
+/// Brings right what the claims on `chip`, whose `values` these are, can write but must not: size, header, shares, and
+/// debts beyond every measure.
+pub(crate) fn mend(layout: &Layout, chip: &DeviceUuid, values: &[QuotaValues]) -> Result<(), AgentError> {
+    let path = layout.device(chip);
+    let Some(file) = SharedFile::open(&path)? else { return Ok(()) };
+    let header = header(1).ok_or_else(|| invalid(&path, "it cannot be made"))?;
+    repair(&file, &header)?;
+    let now = monotonic();
+    for values in values {
+        set(&file, values)?;
+        let at = offset(values.entry) + offset_of!(DeviceEntry, tat);
+        let found = file.read(at, 8)?;
+        let tat = <[u8; 8]>::try_from(found.as_slice()).map_or(0, i64::from_ne_bytes);
+        let most = i64::try_from(MOST_DEBT.as_nanos()).unwrap_or(i64::MAX);
+        if tat.saturating_sub(now) > most {
+            tracing::warn!(path = %path.display(), entry = values.entry, "a claim's debt was written by a tenant and is forgiven");
+            file.write(at, &now.to_ne_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The clock of the buckets, in nanoseconds.
+fn monotonic() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 /// Zeroes an entry that no claim has any more.

@@ -298,3 +298,48 @@ fn a_slot_is_where_the_layout_says() {
     let offset = std::ptr::from_ref(cell) as usize - raw.as_ptr() as usize;
     assert_eq!(offset, slots_offset(2) + 3 * slot_stride(2) + 128 + 32);
 }
+
+#[test]
+fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let regions = agent.create(&shares(1, &[("A", 4)])).unwrap();
+    agent.create(&shares(2, &[("A", 4)])).unwrap();
+    let path = &regions.devices[0].1;
+    let before = fs::read(path).unwrap();
+    let inode = inode(path);
+    {
+        let (_raw, mapping) = map(path);
+        let view = DeviceView::open(mapping).unwrap();
+        for entry in [0, 1] {
+            let entry = view.entry(entry).unwrap();
+            entry.share_milli.store(1_000_000, Ordering::Relaxed);
+            entry.priority.store(99, Ordering::Relaxed);
+            entry.tat.store(i64::MAX, Ordering::Relaxed);
+        }
+    }
+    agent.reap().unwrap();
+    {
+        let (_raw, mapping) = map(path);
+        let view = DeviceView::open(mapping).unwrap();
+        for entry in [0, 1] {
+            let entry = view.entry(entry).unwrap();
+            assert!(entry.share_milli.load(Ordering::Relaxed) <= 1000);
+            assert!(entry.priority.load(Ordering::Relaxed) <= 10);
+            let uptime = entry.tat.load(Ordering::Relaxed);
+            assert!(uptime > 0 && uptime < i64::MAX / 2, "forgiven as of now: {uptime}");
+        }
+    }
+    // Debt and credit are the claims' own business.
+    open(path).write_all_at(&before, 0).unwrap();
+    agent.reap().unwrap();
+    assert_eq!(fs::read(path).unwrap(), before);
+    // Cut and overwritten: mended in place, because other claims have this very file mapped.
+    open(path).set_len(100).unwrap();
+    agent.reap().unwrap();
+    assert_eq!(fs::metadata(path).unwrap().len(), before.len() as u64);
+    let (_raw, mapping) = map(path);
+    let view = DeviceView::open(mapping).unwrap();
+    assert!(view.entry(1).unwrap().share_milli.load(Ordering::Relaxed) > 0);
+    assert_eq!(self::inode(path), inode);
+}

@@ -8,7 +8,7 @@
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::usage::UsageDevice;
 use vnpu_quota_abi::view::DeviceView;
 
-use crate::clock;
 use crate::events::{Event, Events};
 use crate::map::{File, Region};
 use crate::streams::Streams;
+use crate::{clock, log};
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
 const PATIENCE: u64 = 2_000_000_000;
@@ -39,6 +39,8 @@ pub(crate) struct Lane {
     turn: AtomicBool,
     inner: UnsafeCell<Inner>,
     counts: Counts,
+    file: File,
+    path: PathBuf,
     _region: Region,
 }
 
@@ -106,7 +108,8 @@ enum Next {
 impl Lane {
     /// Opens the chip's region at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let region = File::open(path, true).and_then(|file| Region::map(&file, true))?;
+        let file = File::open(path, true)?;
+        let region = Region::map(&file, true)?;
         let chip = DeviceView::open(region.mapping()).map_err(|e| e.words().to_owned())?;
         let inner = Inner {
             gate: Gate::new(Tuning::DEFAULT),
@@ -124,6 +127,8 @@ impl Lane {
             turn: AtomicBool::new(false),
             inner: UnsafeCell::new(inner),
             counts: Counts::default(),
+            file,
+            path: path.to_owned(),
             _region: region,
         })
     }
@@ -144,7 +149,7 @@ impl Lane {
         let mut now = begun;
         loop {
             let next = match self.take_turn() {
-                Some(mut turn) => match terms() {
+                Some(mut turn) => match terms().filter(|_| self.is_whole()) {
                     Some(terms) => self.decide(&mut turn, stream, events, &terms, now),
                     // Compute fails open.
                     None => Next::Gone,
@@ -173,6 +178,9 @@ impl Lane {
         let now = clock::now();
         // A thread that decides does all that we would.
         let Some(mut turn) = self.take_turn() else { return Some(now + 500_000) };
+        if !self.is_whole() {
+            return None;
+        }
         let lane = turn.inner();
         lane.settle(&self.allowed, now, true);
         if lane.marks.is_empty() {
@@ -243,6 +251,26 @@ impl Lane {
                 to.fetch_add(more, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whether the chip's region can be touched. Every claim on the chip can write the file, so every one can cut it;
+    /// asked before each decision, since an access behind the end would kill this process.
+    fn is_whole(&self) -> bool {
+        if self.file.fd().is_none() {
+            // The program closed it. Where it cannot be opened again, it cannot be asked either.
+            let _ = self.file.reopen(&self.path);
+        }
+        let whole = self.file.is_whole();
+        if !whole {
+            log::once(
+                log::Kind::Cut,
+                &format!(
+                    "{}: it was cut short by a neighbour; compute is not limited until it is repaired",
+                    self.path.display()
+                ),
+            );
+        }
+        whole
     }
 
     fn take_turn(&self) -> Option<Turn<'_>> {

@@ -13,6 +13,7 @@ pub(crate) enum Kind {
     Pointers = 8,
     Internal = 16,
     Compute = 32,
+    Cut = 64,
 }
 
 static WRITTEN: AtomicU32 = AtomicU32::new(0);

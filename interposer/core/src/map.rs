@@ -45,6 +45,15 @@ impl File {
         self.is(fd).then_some(fd)
     }
 
+    /// Whether the file is still as long as what was mapped of it: behind its end an access kills the process. What
+    /// cannot be asked counts as whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        match identity(self.fd.load(Ordering::Relaxed)) {
+            Some((device, inode, size)) if (device, inode) == (self.device, self.inode) => size >= self.size,
+            _ => true,
+        }
+    }
+
     /// Opens the same file again; `None` when there is another one at `path`, or none.
     pub(crate) fn reopen(&self, path: &Path) -> Option<i32> {
         let fd = open(path, true).ok()?;

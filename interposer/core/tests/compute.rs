@@ -122,6 +122,23 @@ fn two_tenants_share_a_chip_as_their_quotas_say() {
 }
 
 #[test]
+fn a_chips_region_that_a_neighbour_cuts_ends_the_limit_and_not_the_program() {
+    let world = World::new(Discipline::Slices, &[20]);
+    let mut tenant = world.busy(1, 1000, 3);
+    let region = world.node.dir.path().join("devices/CHIP-0");
+    let size = std::fs::metadata(&region).unwrap().len();
+    std::thread::sleep(Duration::from_millis(1500));
+    std::fs::File::options().write(true).open(&region).unwrap().set_len(0).unwrap();
+    // The program ends as it should, without its limit.
+    let shares = tenant.shares();
+    assert!(shares[2] > 40.0, "{shares:?}");
+    world.node.agent.reap().unwrap();
+    assert_eq!(std::fs::metadata(&region).unwrap().len(), size);
+    let again = world.busy(1, 1000, 3).shares();
+    assert!(mean(&again[1..]) < 22.0, "{again:?}");
+}
+
+#[test]
 fn alone_a_tenant_is_held_to_its_cap() {
     let world = World::new(Discipline::Slices, &[20]);
     let shares = world.busy(1, 1000, 4).shares();
