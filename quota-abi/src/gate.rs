@@ -156,20 +156,28 @@ impl Gate {
         self.last_work = now;
     }
 
-    /// Notes that the event that [`Answer::Mark`] asked for is recorded.
-    pub fn marked(&mut self, now: u64) {
+    /// Notes that the event that [`Answer::Mark`] asked for is recorded. Returns whether it is wanted: with too many
+    /// under way it is not, and must not be reported by [`Gate::finished`].
+    pub fn marked(&mut self, now: u64) -> bool {
         let mark = Mark { launches: self.since, opens: self.opens || self.gap };
         if self.in_flight == 0 {
             self.running_since = now;
         }
+        self.queued = self.queued.saturating_add(self.since);
+        self.since = 0;
+        self.last_work = now;
         if let Some(place) = self.marks.get_mut(self.in_flight) {
             *place = mark;
             self.in_flight += 1;
-            self.queued = self.queued.saturating_add(self.since);
+            (self.opens, self.gap) = (false, false);
+            return true;
         }
-        self.since = 0;
-        (self.opens, self.gap) = (false, false);
-        self.last_work = now;
+        // Measured with the one before it, or too early: a gap either way.
+        if let Some(newest) = self.marks.last_mut() {
+            newest.launches = newest.launches.saturating_add(mark.launches);
+        }
+        self.gap = true;
+        false
     }
 
     /// All that is queued is gone with its streams, unmeasured; the lease goes back.
@@ -317,7 +325,8 @@ impl Gate {
             busy => return busy,
         }
         let (Some(held), Some(word)) = (self.held, chip.lease()) else {
-            self.wanting = false;
+            // A thread that waits goes on saving up.
+            self.wanting = self.denied_since.is_some();
             return Answer::Rest;
         };
         if self.since > 0 {

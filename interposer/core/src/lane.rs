@@ -385,8 +385,9 @@ impl Inner {
             let event = self.spare.pop().or_else(|| events.create());
             recorded.extend(event.filter(|event| events.record(*event, stream)));
         }
-        self.gate.marked(clock::now());
-        if recorded.is_empty() {
+        if !self.gate.marked(clock::now()) {
+            self.spare.append(&mut recorded);
+        } else if recorded.is_empty() {
             // Without an event nothing can be measured: what was launched is not charged. Compute fails open.
             self.gate.unmeasured();
         } else {

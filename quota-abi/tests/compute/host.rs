@@ -263,7 +263,7 @@ impl World {
                 process.next = now + 200;
             }
             Answer::Mark => {
-                process.gate.marked(now);
+                assert!(process.gate.marked(now), "the queue of marks is bounded");
                 process.recorded += 1;
                 if self.lost_marks > 0 && process.recorded.is_multiple_of(self.lost_marks) {
                     process.gate.unmeasured();
