@@ -1,5 +1,5 @@
-//! The cases that are data: the claims and pods of `e2e/guard-cases`, and the examples with what must come of
-//! them. This crate reads and judges them; trying them on a cluster is the suites' business.
+//! The cases that are data: the claims and pods of `e2e/guard-cases`, and the examples with what their READMEs
+//! say. This crate reads and judges them; trying them on a cluster is the suites' business.
 
 mod error;
 mod example;
@@ -7,5 +7,5 @@ mod files;
 mod guard;
 
 pub use error::CaseError;
-pub use example::{ClaimExpectation, Example, Expectation, Phase, PodExpectation, PodProgress, Seen};
+pub use example::{Example, Step};
 pub use guard::{GuardCase, GuardVerdict};

@@ -1,145 +1,105 @@
-//! One example: applied, waited for, and compared with its `expect.yaml`.
+//! One example, as a user goes through it: the commands of its README are pasted into a shell, one after the
+//! other, and each must print what the README says.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
-use vnpu_e2e_cases::{Example, PodExpectation, PodProgress, Seen};
+use anyhow::{Context as _, Result, bail, ensure};
+use vnpu_e2e_cases::{Example, Step};
 
 use crate::context::Context;
 
-/// How long the pods of an example may take to be where they should be.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// How long a log line, or a claim's status, may lag behind the pod's phase.
+/// How long what is looked at may lag behind: a log line behind the pod's phase, a claim's status behind its pod.
 const LAG: Duration = Duration::from_secs(20);
 
-/// Applies an example in the case's namespace and asserts what it expects.
+/// How long the claims of the cases before may take to be given back.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The devices of all claims of the cluster.
+const TAKEN: &str = "jsonpath={.items[*].status.allocation.devices.results[*].device}";
+
+/// Goes through an example in the case's namespace.
 ///
 /// # Errors
-/// With the first expectation that does not hold and what was there instead.
+/// With the first command that prints something else, what its README says, and what was seen.
 pub(crate) fn run(context: &Context, example: &Example) -> Result<()> {
-    let watch = ClaimWatch::start(context)?;
-    let manifest = example.manifest.display().to_string();
-    context.kubectl(&["apply", "-f", &manifest])?;
-    for pod in &example.expectation.pods {
-        reach(context, pod)?;
-        find_logs(context, pod)?;
-    }
-    let begun = Instant::now();
-    loop {
-        let unmet = example.expectation.unmet(&seen(context, watch.allocated()?)?);
-        if unmet.is_empty() {
-            return Ok(());
+    // The READMEs show a cluster of which nobody else uses anything: the first device that fits is the first one.
+    context.cluster.wait_for("all devices to be free", IDLE, || {
+        Ok(context.cluster.kubectl_ok(&["get", "resourceclaims", "-A", "-o", TAKEN])?.trim().is_empty())
+    })?;
+    let terminal = Terminal::open(context)?;
+    for step in &example.steps {
+        if let Err(difference) = terminal.go(step)? {
+            let place = format!("examples/{}/README.md, line {}", example.name, step.line);
+            bail!("{place}: {difference}{}", why(context));
         }
-        if begun.elapsed() > LAG {
-            bail!("{}", unmet.join("\n"));
-        }
-        std::thread::sleep(Duration::from_millis(200));
     }
+    Ok(())
 }
 
-/// Every version of the namespace's claims. A claim is deallocated as soon as its last pod ends, so that
-/// looking once the pods have ended would be too late.
-struct ClaimWatch {
-    kubectl: Child,
-    versions: PathBuf,
+/// A shell in the repository's root, in which kubectl is this cluster's and speaks of the case's namespace.
+struct Terminal {
+    repository: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
 }
 
-impl ClaimWatch {
-    fn start(context: &Context) -> Result<Self> {
-        let versions = context.cluster.directory().join(format!("{}-claims.json", context.namespace));
-        let kubectl = Command::new(context.cluster.kubectl_path())
-            .args(["get", "resourceclaims", "-n", &context.namespace, "--watch", "-o", "json"])
-            .env("KUBECONFIG", context.cluster.kubeconfig())
-            .stdin(Stdio::null())
-            .stdout(File::create(&versions)?)
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting kubectl")?;
-        Ok(Self { kubectl, versions })
-    }
-
-    /// The claims, each as it was when last seen allocated.
-    fn allocated(&self) -> Result<Vec<Value>> {
-        let text = std::fs::read(&self.versions)?;
-        let mut claims = BTreeMap::new();
-        // The last version may be half written: it is there at the next look.
-        for claim in serde_json::Deserializer::from_slice(&text).into_iter::<Value>().map_while(Result::ok) {
-            let name = claim.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if claim.pointer("/status/allocation").is_some() {
-                claims.insert(name, claim);
-            }
-        }
-        Ok(claims.into_values().collect())
-    }
-}
-
-impl Drop for ClaimWatch {
-    fn drop(&mut self) {
-        if self.kubectl.kill().is_ok() {
-            drop(self.kubectl.wait());
-        }
-        drop(std::fs::remove_file(&self.versions));
-    }
-}
-
-/// Waits until the pod is in its phase; a pod that ended otherwise fails at once.
-fn reach(context: &Context, pod: &PodExpectation) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let shown = match pod.progress(&seen(context, Vec::new())?) {
-            PodProgress::Reached => return Ok(()),
-            PodProgress::Waiting(_) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(200));
-                continue;
-            }
-            PodProgress::Waiting(shown) | PodProgress::Lost(shown) => shown,
+impl Terminal {
+    fn open(context: &Context) -> Result<Self> {
+        let kubectl = context.cluster.kubectl_path();
+        let mut path = vec![kubectl.parent().context("kubectl lies nowhere")?.to_path_buf()];
+        path.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+        let directory = context.cluster.directory();
+        // A copy, for the namespace that becomes its own is no other case's.
+        let kubeconfig = directory.join(format!("{}.kubeconfig", context.namespace));
+        std::fs::copy(context.cluster.kubeconfig(), &kubeconfig).context("copying the kubeconfig")?;
+        let terminal = Self {
+            repository: context.artefacts.repository.clone(),
+            environment: vec![
+                ("PATH", std::env::join_paths(path)?),
+                ("KUBECONFIG", kubeconfig.into_os_string()),
+                // Its cache of the server's resources would land in the user's home.
+                ("KUBECACHEDIR", directory.join("kubectl-cache").into_os_string()),
+            ],
         };
-        let described = context.cluster.describe_pod(&context.namespace, &pod.name);
-        let logs =
-            context.kubectl(&["logs", &pod.name, "--all-containers"]).unwrap_or_else(|e| e.to_string());
-        bail!("{shown}\n{described}\nlogs:\n{logs}");
+        // As examples/README.md tells users to.
+        let enter = format!("kubectl config set-context --current --namespace={}", context.namespace);
+        let said = terminal.paste(&enter)?;
+        ensure!(said.contains("modified"), "{enter}: {said}");
+        Ok(terminal)
+    }
+
+    /// What a command prints, on both outputs in their order.
+    fn paste(&self, command: &str) -> Result<String> {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!("exec 2>&1\n{command}"))
+            .current_dir(&self.repository)
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("running `{command}`"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a step; what differs, if anything does.
+    fn go(&self, step: &Step) -> Result<Result<(), String>> {
+        let begun = Instant::now();
+        loop {
+            let compared = step.compare(&self.paste(&step.command)?);
+            if compared.is_ok() || !step.only_looks() || begun.elapsed() > LAG {
+                return Ok(compared);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
-fn find_logs(context: &Context, pod: &PodExpectation) -> Result<()> {
-    let mut arguments = vec!["logs", pod.name.as_str()];
-    arguments.extend(pod.container.iter().flat_map(|c| ["-c", c.as_str()]));
-    let begun = Instant::now();
-    loop {
-        let missing = pod.missing_in(&context.kubectl(&arguments)?);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if !pod.logs_may_follow() || begun.elapsed() > LAG {
-            bail!("{}", missing.join("\n"));
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-fn seen(context: &Context, claims: Vec<Value>) -> Result<Seen> {
-    let list = |arguments: &[&str]| -> Result<Vec<Value>> {
-        let value = context.cluster.kubectl_json(arguments)?;
-        Ok(value.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
-    };
-    Ok(Seen {
-        pods: list(&["get", "pods", "-n", &context.namespace])?,
-        claims,
-        slices: list(&["get", "resourceslices"])?,
-    })
-}
-
-/// The example of that name in the repository.
-///
-/// # Errors
-/// When there is none, or one of the examples breaks its format.
-pub(crate) fn find(repository: &Path, name: &str) -> Result<Example> {
-    let examples = Example::load(&repository.join("examples"))?;
-    examples.into_iter().find(|e| e.name == name).with_context(|| format!("there is no example {name}"))
+/// What is to be known of pods that do not run: they are why a README is not true.
+fn why(context: &Context) -> String {
+    let waiting = ["get", "pods", "--field-selector=status.phase!=Running", "-o", "name"];
+    let pods = context.kubectl(&waiting).unwrap_or_default();
+    let describe = |pod: &str| context.kubectl(&["describe", pod]).unwrap_or_else(|e| e.to_string());
+    pods.lines().map(|pod| format!("\n{}", describe(pod))).collect()
 }

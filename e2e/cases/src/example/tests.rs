@@ -1,94 +1,100 @@
-//! The judge of examples, on small made-up clusters.
+//! Reading READMEs, and comparing them with what was seen.
 
-use serde_json::json;
-
+use super::mask::masked;
 use super::*;
 
-fn seen() -> Seen {
-    let result = |device: &str, request: &str| {
-        json!({"driver": "vnpu.dev", "pool": "n/ascend", "device": device, "request": request,
-               "consumedCapacity": {"memory": "4096Mi", "cores": "10"}})
-    };
-    let claim = |name: &str, results: Vec<serde_json::Value>| {
-        json!({"metadata": {"name": name}, "status": {"allocation": {"devices": {"results": results}},
-               "reservedFor": [{"name": "two"}, {"name": "one"}]}})
-    };
-    let device = |name: &str, module: i64| json!({"name": name, "attributes": {"module": {"int": module}, "model": {"string": "910C"}}});
-    Seen {
-        pods: vec![json!({"metadata": {"name": "one"}, "status": {"phase": "Running",
-            "resourceClaimStatuses": [{"name": "npu", "resourceClaimName": "one-npu-x"}],
-            "extendedResourceClaimStatus": {"resourceClaimName": "extended"}}})],
-        claims: vec![
-            claim("pair", vec![result("chip-0-0", "a"), result("chip-0-1", "b")]),
-            claim("one-npu-x", vec![result("chip-0-0", "npu")]),
-            claim("extended", vec![result("module-3", "r")]),
-            claim("vanished", vec![result("chip-9-0", "r")]),
-        ],
-        slices: vec![json!({"spec": {"driver": "vnpu.dev", "pool": {"name": "n/ascend"},
-            "devices": [device("chip-0-0", 0), device("chip-0-1", 0), device("module-3", 3)]}})],
-    }
-}
-
-fn unmet(claims: &str) -> Vec<String> {
-    let expectation: Expectation =
-        serde_saphyr::from_str(&format!("{{pods: [], {claims}}}")).expect("an expectation");
-    expectation.unmet(&seen())
+fn step(expected: &str) -> Step {
+    let expected = expected.lines().map(str::to_owned).collect();
+    Step { line: 1, command: "kubectl logs share".into(), expected }
 }
 
 #[test]
-fn what_is_there_is_met() {
-    let met = [
-        r"claims: [{name: pair, devices: ['chip-\d-0', 'chip-.*'], modules: 1}]",
-        "claims: [{name: pair, devices: ['chip-.*', 'chip-0-0'], requests: [b, a]}]",
-        "claims: [{name: pair, devices: ['.*', '.*'], consumed: {memory: 4Gi, cores: '10'}}], sameDevice: false",
-        "claims: [{pod: one, podClaim: npu, devices: [chip-0-0], reservedFor: [one, two]}], sameDevice: true",
-        "claims: [{pod: one, extendedResource: true, devices: [module-3], attributes: {model: 910C}}]",
+fn every_command_of_every_block_is_read_with_its_output() {
+    let readme = "# Title\n\n```console\n$ a | b\none\n\n  two\n$ c\n```\ntext\n```yaml\nx: y\n```\n\n```console\n$ d\n```\n";
+    let steps = Step::all_of(readme).expect("steps");
+    let read: Vec<(usize, &str, Vec<&str>)> = steps
+        .iter()
+        .map(|s| (s.line, s.command.as_str(), s.expected.iter().map(String::as_str).collect()))
+        .collect();
+    assert_eq!(read, [(4, "a | b", vec!["one", "", "  two"]), (8, "c", vec![]), (16, "d", vec![])]);
+}
+
+#[test]
+fn nothing_that_looks_like_a_command_is_left_out() {
+    let malformed = [
+        ("# Title\n", "no ```console block"),
+        ("```console\nout\n```\n", "line 2: a console block begins with"),
+        ("```console\n$ a\n```\n```console\nout\n$ b\n```\n", "line 5: a console block begins with"),
+        ("```sh\n$ a\n```\n", "line 2: a command outside"),
+        ("```Console\n$ a\n```\n", "its block has another name"),
+        ("$ a\n", "it is in no block"),
+        ("- item\n  ```bash\n  $ a\n  ```\n", "line 3: a command outside"),
+        ("```console\n$ a\n", "does not end"),
     ];
-    for claims in met {
-        assert_eq!(unmet(claims), Vec::<String>::new(), "{claims}");
+    for (readme, said) in malformed {
+        let error = Step::all_of(readme).expect_err(readme);
+        assert!(error.contains(said), "{readme}: {error}");
     }
 }
 
 #[test]
-fn every_difference_is_said() {
+fn what_the_cluster_makes_up_is_the_same() {
+    let same = [
+        ("NAME    STATE   AGE", "NAME          STATE   AGE"),
+        ("first-npu-7xk2p   chip-0-0", "first-npu-zq9dd   chip-0-0"),
+        ("share   allocated,reserved   4s", "share   allocated,reserved   2m10s"),
+        ("a   3s   b", "a   12d   b"),
+        ("uid 5a0c8b1e-0d0c-4f3a-9a53-0b6f3d1c2e4f is", "uid 00000000-1111-2222-3333-444444444444 is"),
+        ("trailing  ", "trailing"),
+    ];
+    for (readme, cluster) in same {
+        assert_eq!(masked(readme), masked(cluster));
+    }
+}
+
+#[test]
+fn everything_else_is_compared() {
     let different = [
-        ("claims: [{name: gone, devices: []}]", "there is no claim"),
-        ("claims: [{name: pair, devices: ['chip-.*']}]", "expected devices"),
-        ("claims: [{name: pair, devices: [chip-0-0, chip-0-0]}]", "expected devices"),
-        ("claims: [{name: pair, devices: [chip, '.*']}]", "expected devices"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], modules: 2}]", "expected 2 modules"),
-        ("claims: [{name: vanished, devices: ['.*'], modules: 1}]", "expected 1 modules"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], requests: [a, a]}]", "expected requests"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], reservedFor: [one]}]", "to be held by"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], consumed: {memory: 8Gi}}]", "expected memory 8Gi"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], consumed: {disk: 8Gi}}]", "expected disk 8Gi"),
-        ("claims: [{name: pair, devices: ['.*', '.*'], attributes: {model: 910B}}]", "with model 910B"),
-        ("claims: [{name: pair, devices: ['.*', '.*']}], sameDevice: true", "one device was expected"),
-        (
-            "claims: [{name: pair, devices: ['.*', '.*']}, {name: one-npu-x, devices: ['.*']}], sameDevice: false",
-            "different devices were expected",
-        ),
+        ("chip-0-0", "chip-0-1"),
+        ("total=4294967296 free=0", "total=4294967296 free=512"),
+        ("after 4s it ended", "after 5s it ended"),
+        ("tenant-one", "tenant-two"),
+        ("first-npu-7xk2p", "second-npu-7xk2p"),
+        ("first-npu-7xk2p", "first-npu-7xk2"),
+        ("  indented", "    indented"),
+        ("one two", "one  two"),
+        ("one", ""),
     ];
-    for (claims, said) in different {
-        let unmet = unmet(claims);
-        assert!(unmet.iter().any(|sentence| sentence.contains(said)), "{claims}: {unmet:?}");
+    for (readme, cluster) in different {
+        assert_ne!(masked(readme), masked(cluster), "{readme}");
     }
 }
 
 #[test]
-fn a_pod_that_ended_otherwise_is_lost_and_one_under_way_is_waited_for() {
-    let pod =
-        |phase| PodExpectation { name: "one".into(), phase, container: None, logs: vec!["^total 4$".into()] };
-    assert_eq!(pod(Phase::Running).progress(&seen()), PodProgress::Reached);
-    assert!(matches!(pod(Phase::Succeeded).progress(&seen()), PodProgress::Waiting(_)));
-    let mut ended = seen();
-    ended.pods = vec![json!({"metadata": {"name": "one"}, "status": {"phase": "Failed"}})];
-    assert!(matches!(pod(Phase::Running).progress(&ended), PodProgress::Lost(_)));
-    assert_eq!(pod(Phase::Running).missing_in("total 4").len(), 0);
-    assert_eq!(pod(Phase::Running).missing_in("total 5").len(), 1);
+fn a_difference_shows_both_and_marks_the_lines() {
+    let readme = step("devices count=1\ndevice id=0 total=4");
+    assert_eq!(readme.compare("devices count=1\ndevice id=0 total=4\n"), Ok(()));
+    assert_eq!(step("").compare(""), Ok(()));
+    let other = readme.compare("devices count=1\ndevice id=0 total=8\nmore\n").expect_err("a difference");
+    assert_eq!(
+        other,
+        "`kubectl logs share`\nexpected, by the README:\n    devices count=1\n  ! device id=0 total=4\n\
+         seen:\n    devices count=1\n  ! device id=0 total=8\n  ! more"
+    );
+    let nothing = readme.compare("").expect_err("a difference");
+    assert!(
+        nothing.ends_with("  ! devices count=1\n  ! device id=0 total=4\nseen:\n  ! (nothing)"),
+        "{nothing}"
+    );
 }
 
 #[test]
-fn an_unknown_field_is_an_error() {
-    assert!(serde_saphyr::from_str::<Expectation>("{pods: [], claims: [], sameDevices: true}").is_err());
+fn only_what_changes_nothing_is_asked_again() {
+    let looks = |command: &str| Step { command: command.into(), ..step("") }.only_looks();
+    assert!(looks("kubectl get pods") && looks("kubectl logs one | sort") && looks("kubectl exec one -- ls"));
+    assert!(
+        !looks("kubectl apply -f x.yaml")
+            && !looks("kubectl wait pod/x")
+            && !looks("sed p x | kubectl get -f -")
+    );
 }
