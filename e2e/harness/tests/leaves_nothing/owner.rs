@@ -155,6 +155,14 @@ impl Owner {
     fn start(mut command: Command, place: &Place) -> Self {
         // A process group of its own, as a shell makes one: Ctrl-C is for all in it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // What a shell starts in the background ignores SIGINT, and so do its children: us, where tests run like that.
+        // SAFETY: signal(2) may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         let mut child = command.spawn().unwrap();
         let (send, lines) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
