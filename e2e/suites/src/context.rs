@@ -1,5 +1,6 @@
 //! What a case gets: the product on a cluster, and shorthands for the namespace that belongs to it alone.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,17 @@ pub(crate) struct Context {
     pub(crate) stack: Stack,
     /// The current case's namespace.
     pub(crate) namespace: String,
+    /// What the current case could not try here.
+    not_run: RefCell<Vec<NotRun>>,
+}
+
+/// What a case, or a part of one, could not try on this machine: no failure, but nobody may take it for a success.
+#[derive(Debug)]
+pub(crate) enum NotRun {
+    /// The case itself.
+    Whole,
+    /// A part of that name; the rest was tried.
+    Part(String),
 }
 
 impl Deref for Context {
@@ -39,7 +51,7 @@ impl Context {
             ..Options::default()
         };
         let stack = Stack::start(artefacts, StackOptions { cluster, ..StackOptions::default() })?;
-        Ok(Self { stack, namespace: String::new() })
+        Ok(Self { stack, namespace: String::new(), not_run: RefCell::default() })
     }
 
     /// The real node with its machine and plugin, started when the first case asks for it.
@@ -51,6 +63,23 @@ impl Context {
     pub(crate) fn logs() -> PathBuf {
         let target = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.parent()?.to_path_buf()));
         target.unwrap_or_else(std::env::temp_dir).join("e2e-logs")
+    }
+
+    /// Says that the current case cannot be tried here; it then returns `Ok`.
+    pub(crate) fn not_run(&self, why: &str) {
+        println!("        NOT RUN: {why}");
+        self.not_run.borrow_mut().push(NotRun::Whole);
+    }
+
+    /// Says that a part of the current case cannot be tried here.
+    pub(crate) fn part_not_run(&self, part: &str, why: &str) {
+        println!("        NOT RUN: {part}: {why}");
+        self.not_run.borrow_mut().push(NotRun::Part(part.to_owned()));
+    }
+
+    /// What was not run since this was last asked.
+    pub(crate) fn take_not_run(&self) -> Vec<NotRun> {
+        self.not_run.take()
     }
 
     /// Makes the namespace of the case `name`.

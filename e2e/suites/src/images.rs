@@ -39,11 +39,11 @@ pub(crate) fn tools(context: &Context) -> Result<()> {
     import(context, TOOLS, &root)
 }
 
-/// Imports [`OLD`]; says why not where its packages cannot be had.
+/// Imports [`OLD`]; the case is not run where its packages cannot be had.
 pub(crate) fn old(context: &Context) -> Result<Option<()>> {
     let packages =
         ["libc6", "dash", "coreutils", "grep", "libpcre3", "libselinux1", "libpcre2-8-0", "libgcc-s1"];
-    let Some(unpacked) = unpacked(&packages)? else { return Ok(None) };
+    let Some(unpacked) = unpacked(context, &packages)? else { return Ok(None) };
     let mut root = RootFs::new();
     for directory in ["proc", "sys", "dev", "etc", "run", "usr", "var"] {
         root.directory(directory, 0o755);
@@ -57,9 +57,9 @@ pub(crate) fn old(context: &Context) -> Result<Option<()>> {
     import(context, OLD, &root).map(Some)
 }
 
-/// Imports [`MUSL`]; says why not where its packages cannot be had.
+/// Imports [`MUSL`]; the case is not run where its packages cannot be had.
 pub(crate) fn musl(context: &Context) -> Result<Option<()>> {
-    let Some(unpacked) = unpacked(&["musl", "musl-dev"])? else { return Ok(None) };
+    let Some(unpacked) = unpacked(context, &["musl", "musl-dev"])? else { return Ok(None) };
     let machine = std::env::consts::ARCH;
     let development = unpacked.join(format!("usr/lib/{machine}-linux-musl"));
     let library = unpacked.join(format!("lib/{machine}-linux-musl/libc.so"));
@@ -92,13 +92,14 @@ pub(crate) fn musl(context: &Context) -> Result<Option<()>> {
 }
 
 /// Says what it sees of itself: which loader, whether our library is in it, and whether `dlsym` works; with the
-/// argument `sleep` it sleeps. It declares what it calls, so that no headers are needed.
+/// argument `tick` it lives on and counts the seconds aloud. It declares what it calls, so that no headers are needed.
 const MUSL_PROGRAM: &str = r#"
 int puts(const char *); int printf(const char *, ...); void *fopen(const char *, const char *);
 char *fgets(char *, int, void *); char *strstr(const char *, const char *); int strcmp(const char *, const char *);
 void *dlsym(void *, const char *); unsigned sleep(unsigned); char *getenv(const char *);
+int fflush(void *);
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "sleep")) for (;;) sleep(3600);
+    if (argc > 1 && !strcmp(argv[1], "tick")) for (int n = 0;; n++) { printf("tick %d\n", n); fflush(0); sleep(1); }
     char line[512]; int musl = 0, ours = 0;
     void *maps = fopen("/proc/self/maps", "r");
     while (maps && fgets(line, sizeof line, maps)) { musl |= !!strstr(line, "ld-musl"); ours |= !!strstr(line, "libvnpu"); }
@@ -139,9 +140,9 @@ fn tree(root: &mut RootFs, from: &Path, part: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The packages of the release with the old C library, unpacked in the cache; `None`, with a line that says why,
-/// where that cannot be had.
-fn unpacked(packages: &[&str]) -> Result<Option<PathBuf>> {
+/// The packages of the release with the old C library, unpacked in the cache; where they cannot be had `None`,
+/// and the case is noted as not run.
+fn unpacked(context: &Context, packages: &[&str]) -> Result<Option<PathBuf>> {
     let ready = cache_root()?.join(format!("glibc-{OLD_VERSION}-{}", packages.join("-")));
     if ready.is_dir() {
         return Ok(Some(ready));
@@ -149,7 +150,7 @@ fn unpacked(packages: &[&str]) -> Result<Option<PathBuf>> {
     match fetch(&ready, packages) {
         Ok(()) => Ok(Some(ready)),
         Err(error) => {
-            println!("        NOT RUN: {} cannot be had: {error:#}", packages.join(", "));
+            context.not_run(&format!("{} cannot be had: {error:#}", packages.join(", ")));
             Ok(None)
         }
     }

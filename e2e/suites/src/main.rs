@@ -20,7 +20,7 @@ mod pods;
 mod simulated;
 
 use case::Case;
-use context::Context;
+use context::{Context, NotRun};
 
 #[derive(Debug, Parser)]
 #[command(about = "End-to-end cases on one fresh cluster")]
@@ -81,13 +81,23 @@ fn run(arguments: &Arguments, chosen: &[Case]) -> Result<bool> {
         seconds(begun.elapsed()),
         chosen.len()
     );
-    let mut failed = Vec::new();
+    let (mut failed, mut not_run, mut passed) = (Vec::new(), Vec::new(), 0);
     for case in chosen {
         let begun = Instant::now();
         let outcome = run_one(&mut context, case);
         let took = seconds(begun.elapsed());
+        let left_out = context.take_not_run();
+        let whole = left_out.iter().any(|l| matches!(l, NotRun::Whole));
+        not_run.extend(left_out.iter().map(|l| match l {
+            NotRun::Whole => case.name.to_owned(),
+            NotRun::Part(part) => format!("{} ({part})", case.name),
+        }));
         match outcome {
-            Ok(()) => println!("ok      {:<44} {took:>6.1} s", case.name),
+            Ok(()) if whole => println!("NOT RUN {:<44} {took:>6.1} s", case.name),
+            Ok(()) => {
+                println!("ok      {:<44} {took:>6.1} s", case.name);
+                passed += 1;
+            }
             Err(error) => {
                 println!("FAILED  {:<44} {took:>6.1} s\n{error:#}\n", case.name);
                 failed.push(case.name);
@@ -103,10 +113,15 @@ fn run(arguments: &Arguments, chosen: &[Case]) -> Result<bool> {
     }
     context.stop().context("taking the cluster down")?;
     let total = seconds(begun.elapsed());
-    if failed.is_empty() {
-        println!("all {} cases passed in {total:.0} s", chosen.len());
+    if failed.is_empty() && not_run.is_empty() {
+        println!("all {passed} cases passed in {total:.0} s");
+    } else if failed.is_empty() {
+        println!("{passed} passed, {} not run: {}; in {total:.0} s", not_run.len(), not_run.join(", "));
     } else {
         println!("{} of {} cases failed in {total:.0} s: {}", failed.len(), chosen.len(), failed.join(", "));
+        if !not_run.is_empty() {
+            println!("{} not run: {}", not_run.len(), not_run.join(", "));
+        }
         println!("logs: {}", Context::logs().display());
     }
     Ok(failed.is_empty())

@@ -49,6 +49,10 @@ pub(crate) struct Sleeper<'a> {
     pub(crate) claims: &'a [&'a str],
     pub(crate) containers: &'a [&'a str],
     pub(crate) capabilities: &'a [&'a str],
+    /// What more its containers' security context says; nothing when null.
+    pub(crate) security: Value,
+    /// Whether it lives in the node's user namespace; as the cluster has it when `None`.
+    pub(crate) host_users: Option<bool>,
     /// A program of the image that sleeps when it gets this.
     pub(crate) command: &'a [&'a str],
 }
@@ -61,6 +65,8 @@ impl Default for Sleeper<'_> {
             claims: &["npu"],
             containers: &["main"],
             capabilities: &[],
+            security: Value::Null,
+            host_users: None,
             command: &["sleep", "3600"],
         }
     }
@@ -69,17 +75,26 @@ impl Default for Sleeper<'_> {
 impl Sleeper<'_> {
     /// Makes claims and pods and waits until the pods run.
     pub(crate) fn start(context: &Context, claims: &[Value], pods: &[Sleeper]) -> Result<()> {
+        Self::apply(context, claims, pods)?;
+        pods.iter().try_for_each(|pod| context.wait_pod(pod.name, "Running", PATIENCE))
+    }
+
+    /// Makes claims and pods and does not wait.
+    pub(crate) fn apply(context: &Context, claims: &[Value], pods: &[Sleeper]) -> Result<()> {
         context.machine()?;
         let node = context.cluster.node()?;
         let items: Vec<Value> = claims.iter().cloned().chain(pods.iter().map(|p| p.manifest(node))).collect();
-        context.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
-        pods.iter().try_for_each(|pod| context.wait_pod(pod.name, "Running", PATIENCE))
+        context.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
     }
 
     fn manifest(&self, node: &str) -> Value {
         let claims: Vec<Value> = self.claims.iter().map(|c| json!({"name": c})).collect();
         let named: Vec<Value> =
             self.claims.iter().map(|c| json!({"name": c, "resourceClaimName": c})).collect();
+        let mut security = json!({"capabilities": {"add": self.capabilities}});
+        if let (Some(all), Some(more)) = (security.as_object_mut(), self.security.as_object()) {
+            all.extend(more.clone());
+        }
         let containers: Vec<Value> = self
             .containers
             .iter()
@@ -87,7 +102,7 @@ impl Sleeper<'_> {
                 json!({
                     "name": name, "image": self.image, "imagePullPolicy": "Never", "command": self.command,
                     "resources": {"claims": claims},
-                    "securityContext": {"capabilities": {"add": self.capabilities}},
+                    "securityContext": security,
                 })
             })
             .collect();
@@ -95,6 +110,7 @@ impl Sleeper<'_> {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name},
             "spec": {
                 "terminationGracePeriodSeconds": 0,
+                "hostUsers": self.host_users,
                 "nodeSelector": {"kubernetes.io/hostname": node},
                 "resourceClaims": named, "containers": containers,
             },

@@ -1,12 +1,13 @@
 //! Bad input to a node: claims that are not what they were, directories that cannot be written, hardware calls that
 //! fail or hang. Each is a clear error where the user looks, and nothing that was there before is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use vnpu_e2e_stack::MachineNode;
+use vnpu_harness::Signal;
 
 use super::refusals::{NODE, node};
 use crate::case::Case;
@@ -27,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "bad_input/claims_that_went_or_changed",
-        about: "a claim that is being deleted, gone, or made again under its name is refused as such",
+        about: "a claim that is being deleted, gone, or made again under its name is refused as such, in the pod's events too",
         run: claims_that_went_or_changed,
     },
     Case {
@@ -117,7 +118,77 @@ fn claims_that_went_or_changed(context: &mut Context) -> Result<()> {
     let outcome = go_and_change(context, &node);
     context.cluster.relaunch_process(&node.kubelet_process())?;
     outcome?;
-    simulated::clear(context, &node)
+    simulated::clear(context, &node)?;
+    under_kubelet(context, &node)
+}
+
+/// The same on kubelet's way. It reads the claim before it asks the plugin, so that what it asks for can change only
+/// while the plugin is slow to answer: here it is stopped meanwhile.
+fn under_kubelet(context: &Context, node: &MachineNode) -> Result<()> {
+    // kubelet was started anew: it knows the plugin when it has prepared something.
+    let first = vec![
+        claim("first", &share("4Gi", "10")),
+        simulated::pod("first", NODE, &[("npu", by_name("first"))]),
+    ];
+    simulated::apply(context, first)?;
+    context.wait_pod("first", "Running", PATIENCE)?;
+    for name in ["leaving", "gone", "changed"] {
+        let old = {
+            let _stopped = Stopped::plugin(context, node)?;
+            let made = claim(name, &share("4Gi", "10"));
+            let pod = simulated::pod(name, NODE, &[("npu", by_name(name))]);
+            simulated::apply(context, vec![made.clone(), pod])?;
+            context
+                .cluster
+                .wait_for("kubelet to ask for the claim", PATIENCE, || asked(context, node, name))?;
+            let old = dra::Claim::of(context, name)?;
+            context.kubectl(&["delete", "resourceclaim", name, "--wait=false"])?;
+            if name != "leaving" {
+                let finalizers = json!({"metadata": {"finalizers": null}}).to_string();
+                context.kubectl(&["patch", "resourceclaim", name, "--type=merge", "-p", &finalizers])?;
+            }
+            if name == "changed" {
+                simulated::apply(context, vec![made])?;
+            }
+            old
+        };
+        let new = if name == "changed" { dra::Claim::of(context, name)?.uid } else { String::new() };
+        let words = match name {
+            "leaving" => vec!["is being deleted", "being_deleted"],
+            "gone" => vec!["does not exist any more", "claim_gone"],
+            _ => vec![old.uid.as_str(), &new, "deleted and made again", "uid_mismatch"],
+        };
+        println!("        {}", wait_event(context, name, "FailedPrepareDynamicResources", &words)?);
+        ensure!(context.cluster.pod_phase(&context.namespace, name)? == "Pending", "pod {name} was started");
+        context.kubectl(&["delete", "pod", name, "--timeout=60s"])?;
+    }
+    simulated::clear(context, node)
+}
+
+/// Whether kubelet has begun to prepare the claim: it writes down what it will ask the plugin for.
+fn asked(context: &Context, node: &MachineNode, name: &str) -> Result<bool> {
+    let uid = dra::Claim::of(context, name)?.uid;
+    let notes = std::fs::read_to_string(node.handle.root.join("kubelet/dra_manager_state"));
+    Ok(!uid.is_empty() && notes.is_ok_and(|notes| notes.contains(&uid)))
+}
+
+/// A plugin that does nothing until this is dropped.
+struct Stopped<'a> {
+    context: &'a Context,
+    plugin: String,
+}
+
+impl<'a> Stopped<'a> {
+    fn plugin(context: &'a Context, node: &MachineNode) -> Result<Self> {
+        context.cluster.signal_process(&node.handle.plugin(), Signal::STOP)?;
+        Ok(Self { context, plugin: node.handle.plugin() })
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        drop(self.context.cluster.signal_process(&self.plugin, Signal::CONT));
+    }
 }
 
 fn go_and_change(context: &Context, node: &MachineNode) -> Result<()> {
@@ -162,6 +233,7 @@ fn hostile_uids(context: &mut Context) -> Result<()> {
     let bait = node.handle.root.join("bait");
     std::fs::create_dir_all(bait.join("inner"))?;
     std::fs::write(bait.join("file"), "keep")?;
+    std::fs::write(bait.join("inner/file"), "keep this too")?;
     let absolute = bait.display().to_string();
     let hostile = [
         "../bait",
@@ -192,28 +264,39 @@ fn hostile_uids(context: &mut Context) -> Result<()> {
     let errors = dra::unprepare(context, &node, &claims)?;
     ensure!(errors.iter().all(String::is_empty), "giving back what never was: {errors:?}");
     let after = tree(&node);
-    let changed: Vec<&PathBuf> = before.symmetric_difference(&after).collect();
-    ensure!(changed.is_empty(), "files that came or went: {changed:?}");
+    let all: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
+    let changed: Vec<_> = all.into_iter().filter(|path| before.get(*path) != after.get(*path)).collect();
+    ensure!(changed.is_empty(), "files that came, went or have other content: {changed:?}");
+    let compared = after.values().flatten().count();
+    ensure!(compared >= 3, "only {compared} files' contents were compared");
     let answer = dra::prepare_one(context, &node, &honest)?;
     ensure!(answer.error.is_empty() && answer.devices.len() == 1, "the honest claim: {answer:?}");
-    println!("        {} hostile UIDs refused, {} files untouched", hostile.len(), after.len());
+    println!(
+        "        {} hostile UIDs refused, {} files there as before, {compared} of them with the same content",
+        hostile.len(),
+        after.len()
+    );
     std::fs::remove_dir_all(bait)?;
     simulated::clear(context, &node)
 }
 
-/// Every file and directory of the node.
-fn tree(node: &MachineNode) -> BTreeSet<PathBuf> {
-    fn walk(directory: &Path, into: &mut BTreeSet<PathBuf>) {
+/// Every file and directory of the node, with the content of those that nobody has to write meanwhile: the bait, and
+/// what containers and kubelet are told.
+fn tree(node: &MachineNode) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    fn walk(node: &MachineNode, directory: &Path, into: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
             // The simulated driver and its nodes come and go by themselves.
             if path.is_dir() && !path.is_symlink() {
-                walk(&path, into);
+                walk(node, &path, into);
             }
-            into.insert(path);
+            let kept = [&node.handle.root.join("bait"), &node.handle.cdi, &node.handle.root.join("kubelet")];
+            let kept = path.is_file() && kept.iter().any(|d| path.starts_with(d));
+            let content = kept.then(|| std::fs::read(&path).unwrap_or_default());
+            into.insert(path, content);
         }
     }
-    let mut files = BTreeSet::new();
-    walk(&node.handle.root, &mut files);
+    let mut files = BTreeMap::new();
+    walk(node, &node.handle.root, &mut files);
     files
 }

@@ -38,6 +38,11 @@ pub(crate) const CASES: &[Case] = &[
         about: "a whole chip and a module show all their memory, and nothing of ours is in the container",
         run: whole_devices_are_not_limited,
     },
+    Case {
+        name: "enforcement/programs_that_launch_go_on",
+        about: "programs that launch and wait do all of it under the interposer, linked or by dlsym, through ACL or the runtime",
+        run: programs_that_launch_go_on,
+    },
 ];
 
 const QUOTA: u64 = 4 * GIB;
@@ -242,5 +247,28 @@ fn whole_devices_are_not_limited(context: &mut Context) -> Result<()> {
         ensure!(ours.out.matches("No such file").count() == 2, "{pod}: {ours:?}");
         ensure!(!ours.out.contains("libvnpu"), "{pod}: {ours:?}");
     }
+    Ok(())
+}
+
+fn programs_that_launch_go_on(context: &mut Context) -> Result<()> {
+    images::tools(context)?;
+    let pod = Sleeper { image: images::TOOLS, ..Sleeper::default() };
+    Sleeper::start(context, &[share("npu", "4Gi", 100)], &[pod])?;
+    for via in ["dlsym", "link", "rt", "rt-link"] {
+        let said = sh(context, "main", &format!("timeout 60 acl-demo launch --via {via} --count 200"))?;
+        ensure!(said.out == "launched count=200\n" && said.err.is_empty(), "{via}: {said:?}");
+        // The same program, caught while it launches: what is loaded in it. A pod ends what it leaves behind.
+        let script = format!(
+            "acl-demo launch --via {via} --count 1000000000 > /tmp/{via} 2>&1 < /dev/null & pid=$!; i=0; \
+             until grep -q libvnpu_core.so /proc/$pid/maps || [ $i = 200 ]; do sleep 0.1; i=$((i+1)); done; \
+             sleep 1; kill -0 $pid && grep -o 'libvnpu[a-z_]*.so' /proc/$pid/maps | sort -u; kill -9 $pid; cat /tmp/{via}"
+        );
+        let loaded = sh(context, "main", &script)?;
+        ensure!(loaded.out == "libvnpu.so\nlibvnpu_core.so\n", "{via}, while it launches: {loaded:?}");
+    }
+    // Whoever only launches has a slot too, and a claim that nobody allocates from is as free as before.
+    super::unchanged::wait_attached(context, "npu", "True")?;
+    let info = sh(context, "main", "acl-demo info")?;
+    ensure!(info.number("device ", "free")? == QUOTA, "{info:?}");
     Ok(())
 }

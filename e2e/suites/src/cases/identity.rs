@@ -59,7 +59,7 @@ fn change(context: &Context, node: &MachineNode, edit: impl FnOnce(&mut Machine)
 }
 
 /// The device nodes of chips that a claim's CDI file brings, as their numbers.
-fn chip_nodes(node: &MachineNode, uid: &str) -> Result<BTreeSet<u32>> {
+pub(super) fn chip_nodes(node: &MachineNode, uid: &str) -> Result<BTreeSet<u32>> {
     let path = node.handle.cdi.join(format!("vnpu.dev-claim_{uid}.json"));
     let spec: Value = serde_json::from_slice(&fs::read(&path).context("reading the CDI file")?)?;
     let devices = spec.get("devices").and_then(Value::as_array).into_iter().flatten();
@@ -167,7 +167,7 @@ fn dead_die(context: &mut Context) -> Result<()> {
 }
 
 /// What the scheduler says when a node's devices do not suffice.
-const NO_DEVICES: &str = "cannot allocate all claims";
+pub(super) const NO_DEVICES: &str = "cannot allocate all claims";
 
 fn module_or_shares(context: &mut Context) -> Result<()> {
     let node = Simulated::start(context, "exclusive", Machine::ascend_910c(1, 65536))?;

@@ -15,7 +15,10 @@ mod identity;
 mod refusals;
 mod regions;
 mod resilience;
+mod single_die;
+mod slices;
 mod unchanged;
+mod users;
 
 /// All cases.
 pub(crate) fn all() -> Vec<Case> {
@@ -23,10 +26,13 @@ pub(crate) fn all() -> Vec<Case> {
         cluster::CASES,
         guard::CASES,
         examples::CASES,
+        slices::CASES,
+        single_die::CASES,
         identity::CASES,
         resilience::CASES,
         handover::CASES,
         enforcement::CASES,
+        users::CASES,
         compute::CASES,
         regions::CASES,
         unchanged::CASES,

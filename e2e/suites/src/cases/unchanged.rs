@@ -1,6 +1,8 @@
 //! Programs that have nothing to do with devices, in containers with a share: they run as without us, whatever
 //! their C library, and the node knows that nothing attached.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
@@ -22,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "unchanged/musl",
-        about: "a program of an image with musl runs as ever, and its claim stays Attached=Unknown",
+        about: "a program of an image with musl runs as ever, and its claim stays Attached=Unknown while it lives",
         run: musl,
     },
     Case {
@@ -89,8 +91,12 @@ fn musl(context: &mut Context) -> Result<()> {
     if images::musl(context)?.is_none() {
         return Ok(());
     }
-    let pod = Sleeper { image: images::MUSL, command: &["/bin/probe", "sleep"], ..Sleeper::default() };
-    Sleeper::start(context, &[share("npu", "4Gi", 10)], &[pod])?;
+    let pods = [
+        Sleeper { image: images::MUSL, command: TICK, ..Sleeper::default() },
+        Sleeper { name: "plain", image: images::MUSL, claims: &[], command: TICK, ..Sleeper::default() },
+        Sleeper { name: "seen", claims: &["seen"], ..Sleeper::default() },
+    ];
+    Sleeper::start(context, &[share("npu", "4Gi", 10), share("seen", "4Gi", 10)], &pods)?;
     let probe = run(context, "main", "main", &["/bin/probe"])?;
     // Its loader does not read the preload file, which is there.
     ensure!(probe.success && probe.err.is_empty(), "{probe:?}");
@@ -99,7 +105,52 @@ fn musl(context: &mut Context) -> Result<()> {
     let loader = format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH);
     let under = run(context, "main", "main", &[&loader, "--preload", program, "/bin/probe"])?;
     ensure!(under.out == "probe musl=1 ours=1 dlsym=1 preload=1 variable=0\n", "{under:?}");
-    wait_attached(context, "npu", "Unknown")
+    stays_unknown(context)
+}
+
+/// Counts seconds in an image with musl.
+const TICK: &[&str] = &["/bin/probe", "tick"];
+
+/// More than two rounds of the node's agent, which makes one every 5 s.
+const ROUNDS: Duration = Duration::from_secs(12);
+
+/// `Unknown` is what the condition begins with. That it is also what the agent finds shows only while the process
+/// lives on, and while the agent finds another one in a pod beside it.
+fn stays_unknown(context: &Context) -> Result<()> {
+    wait_attached(context, "npu", "Unknown")?;
+    let (begun, before) = (Instant::now(), ticks(context, "main")?);
+    hold(context, "seen", "main", "a", "--bytes 1Gi")?;
+    let mut seen = false;
+    while begun.elapsed() < ROUNDS || !seen {
+        let now = attached(context, "npu")?;
+        ensure!(now.as_deref() == Some("Unknown"), "after {:?} Attached is {now:?}", begun.elapsed());
+        seen = seen || attached(context, "seen")?.as_deref() == Some("True");
+        ensure!(begun.elapsed() < WITHIN, "the agent did not find the process of the pod beside it");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // It counts as it did, at the pace of one without us, and is the process that the pod began with.
+    let lived = begun.elapsed().as_secs() as usize;
+    for pod in ["main", "plain"] {
+        let now = ticks(context, pod)?;
+        let least = if pod == "main" { before + lived - 2 } else { lived - 2 };
+        ensure!(now >= least, "{pod} has counted to {now} after {lived} s, having begun at {before}");
+        let path = "jsonpath={.status.containerStatuses[0].restartCount}";
+        let restarts = context.kubectl(&["get", "pod", pod, "-o", path])?;
+        ensure!(restarts == "0", "{pod} was restarted {restarts} times");
+    }
+    println!("        Unknown for {lived} s while it counted from {before} to {}", ticks(context, "main")?);
+    Ok(())
+}
+
+/// How far the pod's process has counted, without a gap and with nothing else said.
+fn ticks(context: &Context, pod: &str) -> Result<usize> {
+    let said = context.kubectl(&["logs", pod])?;
+    let gap = said.lines().enumerate().find(|(n, line)| *line != format!("tick {n}"));
+    ensure!(
+        gap.is_none(),
+        "line {gap:?} of the log of {pod} is not what it says in a pod of its own:\n{said}"
+    );
+    Ok(said.lines().count())
 }
 
 fn attached_says_when_a_process_came(context: &mut Context) -> Result<()> {
@@ -111,7 +162,8 @@ fn attached_says_when_a_process_came(context: &mut Context) -> Result<()> {
     wait_attached(context, "npu", "True")
 }
 
-fn wait_attached(context: &Context, claim: &str, status: &str) -> Result<()> {
+/// Waits until the claim's `Attached` has this status.
+pub(super) fn wait_attached(context: &Context, claim: &str, status: &str) -> Result<()> {
     let mut last = None;
     let waited = context.cluster.wait_for(&format!("Attached to be {status}"), WITHIN, || {
         last = attached(context, claim)?;
