@@ -9,6 +9,8 @@ const MASKS: &[(&str, &str)] = &[
     ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
     // What the API server appends to a `generateName`: five of these (apimachinery, pkg/util/rand).
     (r"-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-NAME"),
+    // One policy has several bindings, which all refuse; the API server names any of them.
+    ("with binding '[a-z-]+'", "with binding 'BINDING'"),
     // An age that is a column by itself, as kubectl's tables have it: a duration elsewhere is no age.
     ("  ([0-9]+[smhdy]){1,2}(  |$)", "  AGE$2"),
 ];

@@ -46,6 +46,7 @@ fn what_the_cluster_makes_up_is_the_same() {
         ("a   3s   b", "a   12d   b"),
         ("uid 5a0c8b1e-0d0c-4f3a-9a53-0b6f3d1c2e4f is", "uid 00000000-1111-2222-3333-444444444444 is"),
         ("trailing  ", "trailing"),
+        ("policy 'p' with binding 'a' denied", "policy 'p' with binding 'a-own-classes' denied"),
     ];
     for (readme, cluster) in same {
         assert_eq!(masked(readme), masked(cluster));
