@@ -266,8 +266,12 @@ fn programs_that_launch_go_on(context: &mut Context) -> Result<()> {
         let loaded = sh(context, "main", &script)?;
         ensure!(loaded.out == "libvnpu.so\nlibvnpu_core.so\n", "{via}, while it launches: {loaded:?}");
     }
-    // Whoever only launches has a slot too, and a claim that nobody allocates from is as free as before.
+    // Whoever only launches has a slot too, and a claim that nobody allocates from is as free as before. One goes on for
+    // as long as the node agent needs to see it: the others may all have come and gone between two of its rounds.
+    let start = "acl-demo launch --count 1000000000 > /tmp/last 2>&1 < /dev/null & echo $! > /tmp/last.pid";
+    sh(context, "main", start)?;
     super::unchanged::wait_attached(context, "npu", "True")?;
+    sh(context, "main", "kill -9 $(cat /tmp/last.pid)")?;
     let info = sh(context, "main", "acl-demo info")?;
     ensure!(info.number("device ", "free")? == QUOTA, "{info:?}");
     Ok(())
