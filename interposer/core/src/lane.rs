@@ -381,7 +381,8 @@ impl Inner {
     /// Records an event behind all that was launched.
     fn mark(&mut self, streams: &Streams, events: &Events) {
         let mut recorded = Vec::new();
-        for stream in streams.take() {
+        // An event on a stream in capture would become a part of the program's graph, and never be reached by itself.
+        for stream in streams.take().filter(|stream| !events.is_capturing(*stream)) {
             let event = self.spare.pop().or_else(|| events.create());
             recorded.extend(event.filter(|event| events.record(*event, stream)));
         }

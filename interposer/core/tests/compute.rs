@@ -45,6 +45,11 @@ impl World {
 
     /// Starts a process that is busy with kernels of `micros` for so many seconds, in claim `n`.
     fn busy(&self, n: u32, micros: u32, seconds: u32) -> Tenant {
+        self.start(n, &["busy", "--micros", &micros.to_string(), "--seconds", &seconds.to_string()])
+    }
+
+    /// Starts the demo program in claim `n`.
+    fn start(&self, n: u32, arguments: &[&str]) -> Tenant {
         // What a container of this claim sees.
         let regions = tempfile::tempdir().unwrap();
         std::fs::create_dir(regions.path().join("claims")).unwrap();
@@ -52,10 +57,9 @@ impl World {
         let own = regions.path().join("claims").join(claim.as_str());
         symlink(self.node.dir.path().join("claims").join(claim.as_str()), own).unwrap();
         symlink(self.node.dir.path().join("devices"), regions.path().join("devices")).unwrap();
-        let (micros, seconds) = (micros.to_string(), seconds.to_string());
         let mut child = self
             .machine
-            .command(&["busy", "--micros", &micros, "--seconds", &seconds])
+            .command(arguments)
             .env("LD_PRELOAD", libraries().join("libvnpu.so"))
             .env("VNPU_REGION_DIR", regions.path())
             .stdout(Stdio::piped())
@@ -118,6 +122,17 @@ fn two_tenants_share_a_chip_as_their_quotas_say() {
         }
         // Without a quota it is 50 and 50; a machine that has no time for the tenants gives both less.
         assert!((10.0..34.0).contains(&small) && large < 74.0 && large > 1.3 * small, "{shares:?}");
+    }
+}
+
+#[test]
+fn what_is_recorded_into_a_graph_is_let_through_and_what_a_graph_takes_is_charged() {
+    let world = World::new(Discipline::Slices, &[30]);
+    for via in ["dlsym", "rt"] {
+        // 300 times 10 kernels of 1 ms: 3 s of a chip, 10 s at 30 percent.
+        let mut tenant = world.start(1, &["graph", "--via", via, "--micros", "1000", "--count", "300"]);
+        let shares = tenant.shares();
+        assert!(shares.len() == 1 && (15.0..34.0).contains(&shares[0]), "{via}: {shares:?}");
     }
 }
 

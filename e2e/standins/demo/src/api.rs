@@ -259,6 +259,38 @@ impl Api {
         }
     }
 
+    /// Records `launches` kernels into a graph, executes it so many times, and waits.
+    pub fn graph(&mut self, launches: u64, nanos: u64, times: u64) -> Result<(), Refused> {
+        // Makes the stream.
+        self.launch(nanos)?;
+        let stream = self.stream;
+        let mut model = null_mut();
+        type P = *mut c_void;
+        if self.runtime {
+            call!(self, "rtStreamBeginCapture", (P, u32), stream, 0)?;
+        } else {
+            call!(self, "aclmdlRICaptureBegin", (P, u32), stream, 0)?;
+        }
+        for _ in 0..launches {
+            self.launch(nanos)?;
+            // As a program does that compiles while it records.
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        if self.runtime {
+            call!(self, "rtStreamEndCapture", (P, Out), stream, &mut model)?;
+        } else {
+            call!(self, "aclmdlRICaptureEnd", (P, Out), stream, &mut model)?;
+        }
+        for _ in 0..times {
+            if self.runtime {
+                call!(self, "rtsModelExecuteAsync", (P, P), model, stream)?;
+            } else {
+                call!(self, "aclmdlRIExecuteAsync", (P, P), model, stream)?;
+            }
+        }
+        self.synchronize()
+    }
+
     /// Waits for all that was launched.
     pub fn synchronize(&mut self) -> Result<(), Refused> {
         let stream = self.stream;

@@ -17,6 +17,7 @@ const USAGE: &str =
   crash   allocate --bytes, then SIGKILL itself
   fork    allocate --bytes, fork, allocate in the child too, exit the child, go on
   launch  launch --count kernels of --micros each and wait for them
+  graph   record 10 kernels of --micros into a graph, execute it --count times, say how long it took
   busy    launch such kernels for --seconds, and say each second what share of the chip that was
 sizes take Ki, Mi, Gi; kinds of allocation:";
 
@@ -158,6 +159,14 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
             say(&format!("launched count={}", options.count));
             Ok(())
         }
+        "graph" => {
+            let begun = Instant::now();
+            api.graph(GRAPH, options.micros * 1000, options.count)?;
+            let (work, took) = (options.count * GRAPH * options.micros, begun.elapsed());
+            let share = work as f64 / took.as_micros().max(1) as f64 * 100.0;
+            say(&format!("executed count={} share={share:.1}", options.count));
+            Ok(())
+        }
         "busy" => busy(options, &mut api),
         _ => {
             eprintln!("{USAGE} {}", KINDS.join(", "));
@@ -165,6 +174,9 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
         }
     }
 }
+
+/// Kernels in a graph.
+const GRAPH: u64 = 10;
 
 /// Launches between two waits: a program that looks at its results now and then.
 const BATCH: u64 = 32;

@@ -28,6 +28,9 @@ macro_rules! with_functions {
             aclrtCreateStream,
             aclrtSynchronizeStream,
             aclrtLaunchKernel,
+            aclmdlRICaptureBegin,
+            aclmdlRICaptureEnd,
+            aclmdlRIExecuteAsync,
             rtSetDevice,
             rtDeviceReset,
             rtGetDeviceCount,
@@ -47,6 +50,9 @@ macro_rules! with_functions {
             rtStreamCreate,
             rtStreamSynchronize,
             rtLaunchKernelByFuncHandleV3,
+            rtStreamBeginCapture,
+            rtStreamEndCapture,
+            rtsModelExecuteAsync,
         }
     };
 }
