@@ -9,7 +9,7 @@
 
 use crate::bucket;
 use crate::device::{ChipTable, DeviceEntry};
-use crate::lease::{self, Held, tick, ticks_until};
+use crate::lease::{self, Held, nanoseconds, tick, ticks_until};
 use crate::line::{Line, Mode, Terms, clock, may_run};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -64,6 +64,20 @@ pub enum Answer {
     Wait(u64),
     /// Nothing is to be done until somebody wants to launch.
     Rest,
+}
+
+/// Where the lease stands after what had to be done with it.
+enum Tended {
+    /// The lease is ours and is being given back: this comes next.
+    Busy(Answer),
+    /// It is ours.
+    Holds {
+        held: Held,
+        /// Somebody waits for it.
+        waited: bool,
+    },
+    /// It is not ours.
+    Free,
 }
 
 /// A mark on its way through the stream.
@@ -236,7 +250,7 @@ impl Gate {
             return answer;
         }
         let since = *self.denied_since.get_or_insert(now);
-        let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(LONGEST_WAIT);
+        let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(MOST_PATIENCE);
         if now.saturating_sub(since) < patience {
             return answer;
         }
@@ -266,11 +280,9 @@ impl Gate {
             );
         }
         match self.tend(chip, terms, now) {
-            Answer::Rest => {}
-            busy => return busy,
-        }
-        if self.held.is_some() {
-            return self.grant(chip, terms, now);
+            Tended::Busy(answer) => return answer,
+            Tended::Holds { held, waited } => return self.grant(held, waited, now),
+            Tended::Free => {}
         }
         if self.forced {
             self.forced = false;
@@ -320,21 +332,23 @@ impl Gate {
 
     /// Decides for the helper thread, which wants nothing: idle leases go back, busy ones are kept alive.
     pub fn look<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
-        match self.tend(chip, terms, now) {
-            Answer::Rest => {}
-            busy => return busy,
-        }
-        let (Some(held), Some(word)) = (self.held, chip.lease()) else {
-            // A thread that waits goes on saving up.
-            self.wanting = self.denied_since.is_some();
-            return Answer::Rest;
+        let held = match self.tend(chip, terms, now) {
+            Tended::Busy(answer) => return answer,
+            Tended::Holds { held, .. } => held,
+            Tended::Free => {
+                // A thread that waits goes on saving up.
+                self.wanting = self.denied_since.is_some();
+                return Answer::Rest;
+            }
         };
         if self.since > 0 {
             return Answer::Mark;
         }
         let idle_at = self.last_work + self.tuning.idle;
         if self.in_flight == 0 && now >= idle_at {
-            lease::release(word, held);
+            if let Some(word) = chip.lease() {
+                lease::release(word, held);
+            }
             self.held = None;
             self.wanting = false;
             return Answer::Rest;
@@ -342,10 +356,11 @@ impl Gate {
         Answer::Wait(if self.in_flight == 0 { idle_at } else { now + self.tuning.look / 4 })
     }
 
-    /// What has to be done with a lease whether or not anybody wants to launch; [`Answer::Rest`] when nothing.
-    fn tend<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
-        let (Some(held), Some(word), Some(own)) = (self.held, chip.lease(), chip.entry(terms.entry)) else {
-            return Answer::Rest;
+    /// What has to be done with a lease whether or not anybody wants to launch.
+    fn tend<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Tended {
+        let (Some(mut held), Some(word), Some(own)) = (self.held, chip.lease(), chip.entry(terms.entry))
+        else {
+            return Tended::Free;
         };
         let credit = bucket::credit(&own.tat, clock(now));
         let expired = ticks_until(held.expiry(), tick(now)) <= 0;
@@ -362,30 +377,27 @@ impl Gate {
             self.held = None;
             self.closing = false;
             self.yields = others.siblings;
-            return Answer::Rest;
+            return Tended::Free;
         }
         if expired {
             // Also while draining: who is late is taken for dead.
-            match lease::renew(word, held, tick(now + self.length())) {
-                Some(renewed) => self.held = Some(renewed),
-                None => {
-                    self.held = None;
-                    self.closing = false;
-                    return Answer::Rest;
-                }
-            }
+            let Some(renewed) = lease::renew(word, held, tick(now + self.length())) else {
+                self.held = None;
+                self.closing = false;
+                return Tended::Free;
+            };
+            held = renewed;
+            self.held = Some(held);
         }
-        if self.closing {
-            if self.since > 0 {
-                return Answer::Mark;
-            }
-            return Answer::Wait(self.mark_at(now));
+        match (self.closing, self.since) {
+            (false, _) => Tended::Holds { held, waited: others.waiting },
+            (true, 0) => Tended::Busy(Answer::Wait(self.mark_at(now))),
+            (true, _) => Tended::Busy(Answer::Mark),
         }
-        Answer::Rest
     }
 
     /// How many launches the holder of the lease may add to its queue.
-    fn grant<C: ChipTable>(&self, chip: &C, terms: &Terms, now: u64) -> Answer {
+    fn grant(&self, held: Held, waited: bool, now: u64) -> Answer {
         if self.opens || self.since > 0 {
             return Answer::Mark;
         }
@@ -396,9 +408,9 @@ impl Gate {
             return Answer::Wait(self.mark_at(now));
         }
         let mut room = self.tuning.lease.saturating_sub(queued).min(self.tuning.lease / 2);
-        if let (Some(held), true) = (self.held, Line::of(chip, terms, now, 0, true).waiting) {
-            // Somebody waits: no more than fits until the end.
-            let left = u64::try_from(ticks_until(held.expiry(), tick(now))).unwrap_or(0) << 16;
+        if waited {
+            // No more than fits until the end.
+            let left = nanoseconds(ticks_until(held.expiry(), tick(now)));
             if self.queued > 0 && left <= queued {
                 return Answer::Wait(self.mark_at(now));
             }
@@ -432,8 +444,9 @@ impl Gate {
 pub const SPIN: u64 = 80_000;
 
 /// Nobody waits longer for one launch, however long his kernels are.
-const LONGEST_WAIT: u64 = 120_000_000_000;
+const MOST_PATIENCE: u64 = 120_000_000_000;
 
+/// A lease is long enough for so many launches, up to ten times its length.
 const LAUNCHES_PER_LEASE: u64 = 8;
 
 /// Nanoseconds that each place in the line waits longer for a lease that is free.

@@ -23,6 +23,11 @@ pub const fn ticks_until(then: u32, now: u32) -> i32 {
     then.wrapping_sub(now).cast_signed()
 }
 
+/// Nanoseconds of so many ticks; 0 for those in the past.
+pub const fn nanoseconds(ticks: i32) -> u64 {
+    if ticks < 0 { 0 } else { (ticks as u64) << TICK_SHIFT }
+}
+
 /// The word, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {

@@ -5,6 +5,7 @@ use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
 use vnpu_quota_abi::header::Header;
+use vnpu_quota_abi::line::Mode;
 use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaValues, UUID_SIZE, quota_size};
 use vnpu_quota_abi::view::QuotaView;
 
@@ -151,9 +152,10 @@ pub(crate) fn values(chip: &ChipShare, entry: u16) -> QuotaValues {
 
 /// The compute mode as regions carry it.
 fn mode_number(mode: ComputeMode) -> u8 {
-    match mode {
-        ComputeMode::Hard => 0,
-        ComputeMode::Elastic => 1,
-        ComputeMode::BestEffort => 2,
-    }
+    let mode = match mode {
+        ComputeMode::Hard => Mode::Hard,
+        ComputeMode::Elastic => Mode::Elastic,
+        ComputeMode::BestEffort => Mode::BestEffort,
+    };
+    mode as u8
 }

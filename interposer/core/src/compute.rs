@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -22,18 +22,11 @@ pub(crate) struct Compute {
     helper: OnceLock<Thread>,
     /// Whether the helper thread sleeps until it is called.
     resting: AtomicBool,
-    /// The device number that the program gave the lane's chip last, for the helper thread; -1 while unknown.
-    device: AtomicI32,
 }
 
 impl Compute {
     pub(crate) const fn new() -> Self {
-        Self {
-            events: OnceLock::new(),
-            helper: OnceLock::new(),
-            resting: AtomicBool::new(false),
-            device: AtomicI32::new(-1),
-        }
+        Self { events: OnceLock::new(), helper: OnceLock::new(), resting: AtomicBool::new(false) }
     }
 }
 
@@ -52,7 +45,7 @@ impl Process {
             return;
         }
         claim.count_compute(device, lane);
-        self.compute.device.store(events.device().unwrap_or(-1), Ordering::Relaxed);
+        lane.device.store(events.device().unwrap_or(-1), Ordering::Relaxed);
         self.call_helper();
     }
 
@@ -135,17 +128,9 @@ impl Process {
 
     /// The helper thread.
     fn help(&self) {
-        let mut current = -1;
+        let mut device = -1;
         loop {
-            let wanted = self.compute.device.load(Ordering::Relaxed);
-            if let Some(events) = self.compute.events.get()
-                && wanted >= 0
-                && wanted != current
-                && events.set_device(wanted)
-            {
-                current = wanted;
-            }
-            match self.tend() {
+            match self.tend(&mut device) {
                 Some(next) => {
                     let nap = next.saturating_sub(clock::now()).clamp(20_000, LONGEST_NAP);
                     std::thread::sleep(Duration::from_nanos(nap));
@@ -153,7 +138,7 @@ impl Process {
                 None => {
                     self.compute.resting.store(true, Ordering::Release);
                     // A launch between the look and this rest is seen now.
-                    if self.tend().is_none() {
+                    if self.tend(&mut device).is_none() {
                         std::thread::park_timeout(Duration::from_millis(500));
                     }
                     self.compute.resting.store(false, Ordering::Release);
@@ -162,12 +147,17 @@ impl Process {
         }
     }
 
-    /// Looks after all lanes; when the first of them wants it again.
-    fn tend(&self) -> Option<u64> {
+    /// Looks after all lanes; when the first of them wants it again. `current` is the thread's device: events belong to
+    /// the one that they were made on.
+    fn tend(&self, current: &mut i32) -> Option<u64> {
         let events = self.compute.events.get()?;
         let lanes = self.claims().flat_map(|claim| (0..claim.chips().len()).map(move |d| (claim, d)));
         let next = lanes.filter_map(|(claim, device)| {
             let lane = claim.open_lane(device)?;
+            let wanted = lane.device.load(Ordering::Relaxed);
+            if wanted >= 0 && wanted != *current && events.set_device(wanted) {
+                *current = wanted;
+            }
             let next = lane.look(events, &terms(claim, device)?);
             claim.count_compute(device, lane);
             next

@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use vnpu_quota_abi::device::ChipTable;
@@ -39,6 +39,8 @@ pub(crate) struct Lane {
     turn: AtomicBool,
     inner: UnsafeCell<Inner>,
     counts: Counts,
+    /// The device number that the program gave the chip last, for the helper thread; -1 while unknown.
+    pub(crate) device: AtomicI32,
     file: File,
     path: PathBuf,
     _region: Region,
@@ -62,8 +64,6 @@ struct Counts {
 
 struct Inner {
     gate: Gate,
-    /// What of the gate's own counts was taken over: time, leases, forced launches.
-    counted: (u64, u64, u64),
     granted: u32,
     /// Launches that are not counted yet.
     launched: u64,
@@ -88,21 +88,16 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let counts = &self.0.counts;
         let lane = self.inner();
-        let now = (lane.gate.busy_ns, lane.gate.leases, lane.gate.forced_admits);
-        let before = std::mem::replace(&mut lane.counted, now);
-        counts.busy_ns.fetch_add(now.0 - before.0, Ordering::Relaxed);
-        counts.leases.fetch_add(now.1 - before.1, Ordering::Relaxed);
-        counts.forced_admits.fetch_add(now.2 - before.2, Ordering::Relaxed);
-        counts.launches.fetch_add(std::mem::take(&mut lane.launched), Ordering::Relaxed);
+        for (from, to) in [
+            (&mut lane.gate.busy_ns, &counts.busy_ns),
+            (&mut lane.gate.leases, &counts.leases),
+            (&mut lane.gate.forced_admits, &counts.forced_admits),
+            (&mut lane.launched, &counts.launches),
+        ] {
+            to.fetch_add(std::mem::take(from), Ordering::Relaxed);
+        }
         self.0.turn.store(false, Ordering::Release);
     }
-}
-
-/// What a launch or the helper thread does next.
-enum Next {
-    Gone,
-    Wait(u64),
-    Rest,
 }
 
 impl Lane {
@@ -113,7 +108,6 @@ impl Lane {
         let chip = DeviceView::open(region.mapping()).map_err(|e| e.words().to_owned())?;
         let inner = Inner {
             gate: Gate::new(Tuning::DEFAULT),
-            counted: (0, 0, 0),
             granted: 0,
             launched: 0,
             marks: VecDeque::new(),
@@ -127,6 +121,7 @@ impl Lane {
             turn: AtomicBool::new(false),
             inner: UnsafeCell::new(inner),
             counts: Counts::default(),
+            device: AtomicI32::new(-1),
             file,
             path: path.to_owned(),
             _region: region,
@@ -148,19 +143,16 @@ impl Lane {
         let begun = clock::now();
         let mut now = begun;
         loop {
-            let next = match self.take_turn() {
+            let wait = match self.take_turn() {
                 Some(mut turn) => match terms().filter(|_| self.is_whole()) {
                     Some(terms) => self.decide(&mut turn, stream, events, &terms, now),
                     // Compute fails open.
-                    None => Next::Gone,
+                    None => None,
                 },
-                None if now.saturating_sub(begun) > PATIENCE => Next::Gone,
-                None => Next::Wait(now),
+                None => (now.saturating_sub(begun) <= PATIENCE).then_some(now),
             };
-            match next {
-                Next::Gone | Next::Rest => break,
-                Next::Wait(until) => self.wait(now, until),
-            }
+            let Some(until) = wait else { break };
+            self.wait(now, until);
             if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 {
                 break;
             }
@@ -256,11 +248,12 @@ impl Lane {
     /// Whether the chip's region can be touched. Every claim on the chip can write the file, so every one can cut it;
     /// asked before each decision, since an access behind the end would kill this process.
     fn is_whole(&self) -> bool {
-        if self.file.fd().is_none() {
-            // The program closed it. Where it cannot be opened again, it cannot be asked either.
-            let _ = self.file.reopen(&self.path);
-        }
-        let whole = self.file.is_whole();
+        let again = || {
+            self.file.reopen(&self.path)?;
+            self.file.is_whole()
+        };
+        // Where it cannot be opened again, it cannot be asked either.
+        let whole = self.file.is_whole().or_else(again).unwrap_or(true);
         if !whole {
             log::once(
                 log::Kind::Cut,
@@ -277,6 +270,7 @@ impl Lane {
         self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Turn(self))
     }
 
+    /// Decides on a launch; `None` when it may go now, else when to ask again.
     fn decide(
         &self,
         turn: &mut Turn<'_>,
@@ -284,7 +278,7 @@ impl Lane {
         events: &Events,
         terms: &Terms,
         now: u64,
-    ) -> Next {
+    ) -> Option<u64> {
         let lane = turn.inner();
         lane.settle(&self.allowed, now, false);
         let held = lane.gate.holds();
@@ -300,15 +294,16 @@ impl Lane {
                     lane.granted = launches;
                     // One of them is the caller's.
                     self.allowed.store(i64::from(launches) - 1, Ordering::Relaxed);
-                    return Next::Gone;
+                    return None;
                 }
                 Answer::Mark => {
                     // The helper thread's last mark may have taken it.
                     self.streams.note(stream);
                     lane.mark(&self.streams, events);
                 }
-                Answer::Wait(until) => return Next::Wait(until),
-                Answer::Rest => return Next::Rest,
+                Answer::Wait(until) => return Some(until),
+                // Said to the helper thread only.
+                Answer::Rest => return None,
             }
             now = clock::now();
         }

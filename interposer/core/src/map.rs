@@ -45,13 +45,11 @@ impl File {
         self.is(fd).then_some(fd)
     }
 
-    /// Whether the file is still as long as what was mapped of it: behind its end an access kills the process. What
-    /// cannot be asked counts as whole.
-    pub(crate) fn is_whole(&self) -> bool {
-        match identity(self.fd.load(Ordering::Relaxed)) {
-            Some((device, inode, size)) if (device, inode) == (self.device, self.inode) => size >= self.size,
-            _ => true,
-        }
+    /// Whether the file is still as long as what was mapped of it: behind its end an access kills the process. `None`
+    /// when the program closed the descriptor.
+    pub(crate) fn is_whole(&self) -> Option<bool> {
+        let (device, inode, size) = identity(self.fd.load(Ordering::Relaxed))?;
+        ((device, inode) == (self.device, self.inode)).then_some(size >= self.size)
     }
 
     /// Opens the same file again; `None` when there is another one at `path`, or none.
