@@ -15,6 +15,7 @@ pub mod lease;
 pub mod ledger;
 pub mod line;
 pub mod quota;
+pub mod recent;
 pub mod slot;
 mod sync;
 pub mod table;

@@ -74,6 +74,72 @@ pub enum KeyKind {
     Handle = 1,
 }
 
+/// Which chip a question is about: one of the two names is enough.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ChipName {
+    /// Number in the device node's name, or [`NO_PHYS_ID`].
+    pub phys_id: u32,
+    /// Identity, zero-terminated, or null.
+    pub uuid: *const c_char,
+}
+
+/// [`ChipName::phys_id`] where only the identity is known.
+pub const NO_PHYS_ID: u32 = u32::MAX;
+
+/// What the process's claims have and use of one chip.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ChipNumbers {
+    /// Bytes of the quota.
+    pub total: u64,
+    /// Bytes that count against it, of all processes.
+    pub used: u64,
+    /// Thousandths of the chip's compute that the claims may use; 0 where they have no share of their own.
+    pub share_milli: u32,
+    /// Percent of that share (of the chip, where there is none) that was used lately, at most 100.
+    pub utilization: u32,
+    /// Processes that were written.
+    pub processes: u32,
+    /// Processes that there are.
+    pub processes_total: u32,
+}
+
+/// What one process of a claim has on one chip.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessNumbers {
+    /// Bytes, of allocations and of the runtime's overhead as far as the agent knows it.
+    pub bytes: u64,
+    /// As the caller sees it: processes of other PID namespaces, whose numbers mean nothing here, are not told.
+    pub pid: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Whose a chip is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Ownership {
+    /// No claim of this process is about it: the vendor's own answer stands.
+    Foreign = 0,
+    /// The numbers are the claims'.
+    Claimed = 1,
+    /// It may be a claim's and cannot be accounted: nothing of it can be used.
+    Shut = 2,
+}
+
+impl Ownership {
+    /// From the number that crossed the table; an unknown one is foreign.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Claimed,
+            2 => Self::Shut,
+            _ => Self::Foreign,
+        }
+    }
+}
+
 /// The device that the calling thread has current.
 pub const CURRENT_DEVICE: i32 = -1;
 
@@ -104,4 +170,12 @@ pub struct CoreTable {
     pub drop_stream: unsafe extern "C" fn(stream: *mut c_void),
     /// The program is about to reset `device`, by its own number.
     pub drop_device: unsafe extern "C" fn(device: i32),
+    /// What the claims have and use of one chip: fills `numbers`, and `processes` up to `room` (null where nobody
+    /// asks). Returns an [`Ownership`]; nothing is written unless it is [`Ownership::Claimed`].
+    pub chip_numbers: unsafe extern "C" fn(
+        name: *const ChipName,
+        numbers: *mut ChipNumbers,
+        processes: *mut ProcessNumbers,
+        room: u32,
+    ) -> u32,
 }

@@ -4,6 +4,7 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::recent::Recent;
 use crate::slot::{SLOT_CELL_SIZE, SLOT_HEAD_SIZE};
 
 /// Counters of one chip since the region was made.
@@ -35,8 +36,10 @@ pub struct UsageDevice {
     pub slotless_processes: AtomicU64,
     /// Allocations refused to processes without a slot. Those let through instead are in `unhooked`.
     pub slotless_denied: AtomicU64,
+    /// Samples of `busy_ns`, for "how busy lately".
+    pub recent: Recent,
     /// 0.
-    pub reserved: [AtomicU64; 5],
+    pub reserved: [AtomicU64; 3],
 }
 
 /// Bytes of [`UsageDevice`].
@@ -52,7 +55,8 @@ const _: () = {
     assert!(offset_of!(UsageDevice, unknown_frees) == 64);
     assert!(offset_of!(UsageDevice, slotless_processes) == 72);
     assert!(offset_of!(UsageDevice, slotless_denied) == 80);
-    assert!(offset_of!(UsageDevice, reserved) == 88);
+    assert!(offset_of!(UsageDevice, recent) == 88);
+    assert!(offset_of!(UsageDevice, reserved) == 104);
 };
 
 /// Offset of slot 0.

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vnpu_quota_abi::ledger::{self, Request, Sum};
 use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValues};
 use vnpu_quota_abi::slot::{self, FREE, REAPING, SlotCell, SlotTable};
+use vnpu_quota_abi::usage::UsageDevice;
 use vnpu_quota_abi::view::{QuotaView, UsageView};
 
 use crate::broken::{Broken, FullTable};
 use crate::lane::Lane;
 use crate::map::{File, Region};
 use crate::rate::Rate;
-use crate::{incarnation, liveness, log};
+use crate::{clock, incarnation, liveness, log};
 
 /// A claim of this process.
 pub(crate) struct Claim {
@@ -297,7 +298,18 @@ impl Claim {
     pub(crate) fn count_compute(&self, device: usize, lane: &Lane) {
         if let Some(counters) = self.usage.device(device) {
             lane.report(counters);
+            counters.recent.note(clock::now(), counters.busy_ns.load(Ordering::Relaxed));
         }
+    }
+
+    /// The claim's counters of one chip.
+    pub(crate) fn counters(&self, device: usize) -> Option<&UsageDevice> {
+        self.usage.device(device)
+    }
+
+    /// The claim's ledger.
+    pub(crate) fn ledger(&self) -> &UsageView {
+        &self.usage
     }
 
     /// Counts a free of something that the ledger does not know.

@@ -1,12 +1,16 @@
 //! The table that the front end gets, and the C edge of every function in it: a panic of ours ends here, never
 //! in the program.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use vnpu_quota_abi::table::{CoreTable, FrontTable, KeyKind, TABLE_VERSION, Ticket, Verdict};
+use vnpu_quota_abi::table::{
+    ChipName, ChipNumbers, CoreTable, FrontTable, KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers,
+    TABLE_VERSION, Ticket, Verdict,
+};
 
+use crate::numbers::Name;
 use crate::process::Process;
 use crate::{incarnation, log};
 
@@ -25,6 +29,7 @@ static TABLE: CoreTable = CoreTable {
     launch,
     drop_stream,
     drop_device,
+    chip_numbers,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -143,4 +148,36 @@ unsafe extern "C" fn memory_info(free: *mut usize, total: *mut usize) -> u32 {
         }
         0
     })
+}
+
+unsafe extern "C" fn chip_numbers(
+    name: *const ChipName,
+    numbers: *mut ChipNumbers,
+    processes: *mut ProcessNumbers,
+    room: u32,
+) -> u32 {
+    // SAFETY: the front end's own structures.
+    let (Some(name), Some(numbers)) = (unsafe { (name.as_ref(), numbers.as_mut()) }) else {
+        return Ownership::Foreign as u32;
+    };
+    let room = if processes.is_null() { 0 } else { room };
+    guarded(Ownership::Foreign, || {
+        let Some(process) = process() else { return Ownership::Shut };
+        // SAFETY: null or zero-terminated by the table's contract.
+        let uuid = (!name.uuid.is_null()).then(|| unsafe { CStr::from_ptr(name.uuid) }.to_bytes());
+        let phys_id = Some(name.phys_id).filter(|id| *id != NO_PHYS_ID);
+        let (mut written, mut all) = (0_u32, 0_u32);
+        let (ownership, found) = process.chip_numbers(Name { phys_id, uuid }, |one| {
+            all = all.saturating_add(1);
+            if written < room {
+                // SAFETY: the caller gives room for `room` of them.
+                unsafe { processes.add(written as usize).write(one) };
+                written += 1;
+            }
+        });
+        if ownership == Ownership::Claimed {
+            *numbers = ChipNumbers { processes: written, processes_total: all, ..found };
+        }
+        ownership
+    }) as u32
 }

@@ -13,6 +13,7 @@ mod lane;
 mod liveness;
 mod log;
 mod map;
+mod numbers;
 mod place;
 mod pointers;
 mod process;

@@ -153,7 +153,7 @@ impl Process {
     }
 
     /// What the broken claims say about `chip`: refuse (`Some(true)`), let pass, or nothing.
-    fn broken_policy(&self, chip: Option<u32>) -> Option<bool> {
+    pub(crate) fn broken_policy(&self, chip: Option<u32>) -> Option<bool> {
         if self.places.get().is_none() {
             return Some(true);
         }
@@ -335,6 +335,11 @@ impl Process {
                 Some(closed) => closed,
                 None => !self.is_foreign(chip) && self.any_closed(),
             }
+    }
+
+    /// Who this process is in its claims' ledgers.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 }
 
