@@ -24,8 +24,17 @@ pub(crate) struct SharedFile {
 impl SharedFile {
     /// Opens an existing file; `None` when there is none.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, AgentError> {
+        Self::open_for(path, true)
+    }
+
+    /// As [`Self::open`], for a look that must change nothing.
+    pub(crate) fn open_to_read(path: &Path) -> Result<Option<Self>, AgentError> {
+        Self::open_for(path, false)
+    }
+
+    fn open_for(path: &Path, writing: bool) -> Result<Option<Self>, AgentError> {
         let mut options = OpenOptions::new();
-        let file = match options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        let file = match options.read(true).write(writing).custom_flags(libc::O_NOFOLLOW).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(AgentError::io("open", path, e)),

@@ -11,11 +11,13 @@ mod locks;
 mod map;
 mod process;
 mod quota;
+mod reader;
 mod report;
 mod usage;
 
 pub use agent::Agent;
 pub use error::AgentError;
+pub use reader::{ChipTerms, ClaimReading, Reader};
 pub use report::{
     Attached, ChipUsage, ClaimRegions, ClaimUsage, ComputeUsage, LedgerCheck, MOST_WITHOUT_SLOT, ReapReport,
 };

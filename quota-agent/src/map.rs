@@ -25,7 +25,17 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     /// Maps an existing file; `None` when there is none.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, AgentError> {
-        let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Self::open_for(path, true)
+    }
+
+    /// As [`Self::open`], for a look that must change nothing: a write through its views kills the process.
+    pub(crate) fn open_to_read(path: &Path) -> Result<Option<Self>, AgentError> {
+        Self::open_for(path, false)
+    }
+
+    fn open_for(path: &Path, writing: bool) -> Result<Option<Self>, AgentError> {
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).write(writing).custom_flags(libc::O_NOFOLLOW).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(AgentError::io("open", path, e)),
@@ -34,7 +44,9 @@ impl MappedFile {
         if size == 0 {
             return Err(invalid(path, Unusable::Truncated.words()));
         }
-        let map = MmapOptions::new().map_raw(&file).map_err(|e| AgentError::io("map", path, e))?;
+        let options = MmapOptions::new();
+        let map = if writing { options.map_raw(&file) } else { options.map_raw_read_only(&file) };
+        let map = map.map_err(|e| AgentError::io("map", path, e))?;
         Ok(Some(Self { path: path.to_path_buf(), map }))
     }
 

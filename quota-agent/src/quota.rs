@@ -6,7 +6,7 @@ use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
 use vnpu_quota_abi::header::Header;
 use vnpu_quota_abi::line::Mode;
-use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaValues, UUID_SIZE, quota_size};
+use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValues, UUID_SIZE, quota_size};
 use vnpu_quota_abi::view::QuotaView;
 
 use crate::AgentError;
@@ -23,7 +23,16 @@ pub(crate) struct QuotaRegion {
 impl QuotaRegion {
     /// Opens the region of `uid`; `None` when there is none.
     pub(crate) fn open(layout: &Layout, uid: &ClaimUid) -> Result<Option<Self>, AgentError> {
-        let Some(file) = MappedFile::open(&layout.quota(uid))? else { return Ok(None) };
+        Self::of(uid, MappedFile::open(&layout.quota(uid))?)
+    }
+
+    /// As [`Self::open`], for a look that must change nothing.
+    pub(crate) fn open_to_read(layout: &Layout, uid: &ClaimUid) -> Result<Option<Self>, AgentError> {
+        Self::of(uid, MappedFile::open_to_read(&layout.quota(uid))?)
+    }
+
+    fn of(uid: &ClaimUid, file: Option<MappedFile>) -> Result<Option<Self>, AgentError> {
+        let Some(file) = file else { return Ok(None) };
         let region = Self { uid: uid.clone(), file };
         if region.view()?.header().map(Header::claim) != Some(uid.bytes()) {
             return Err(region.file.invalid("it belongs to another claim"));
@@ -96,11 +105,24 @@ impl QuotaRegion {
     /// The chips with their values, in the region's order. The agent is the only writer and holds its lock, so
     /// an unfinished change is a killed agent's, and what identifies a chip is the same before and after it.
     pub(crate) fn chips(&self) -> Result<Vec<(DeviceUuid, QuotaValues)>, AgentError> {
+        self.chips_by(|entry| Ok(entry.read_unchecked()))
+    }
+
+    /// As [`Self::chips`], beside an agent that may be changing them.
+    pub(crate) fn chips_beside_writer(&self) -> Result<Vec<(DeviceUuid, QuotaValues)>, AgentError> {
+        let unfinished = || self.file.invalid("a change of it was never finished");
+        self.chips_by(|entry| entry.read().ok_or_else(unfinished))
+    }
+
+    fn chips_by(
+        &self,
+        read: impl Fn(&QuotaEntry) -> Result<QuotaValues, AgentError>,
+    ) -> Result<Vec<(DeviceUuid, QuotaValues)>, AgentError> {
         let view = self.view()?;
         (0..view.devices())
             .filter_map(|i| view.entry(i))
             .map(|entry| {
-                let values = entry.read_unchecked();
+                let values = read(entry)?;
                 let uuid = core::str::from_utf8(values.uuid_bytes())
                     .ok()
                     .and_then(|text| DeviceUuid::new(text).ok())

@@ -99,6 +99,13 @@ impl UsageRegion {
         Ok(file.map(|file| Self { file, expected }))
     }
 
+    /// As [`Self::open`], for a look that must change nothing.
+    pub(crate) fn open_to_read(layout: &Layout, quota: &QuotaRegion) -> Result<Option<Self>, AgentError> {
+        let expected = Expected::by(quota)?;
+        let file = SharedFile::open_to_read(&layout.usage(&quota.uid))?;
+        Ok(file.map(|file| Self { file, expected }))
+    }
+
     /// Makes the region, or repairs the one that is there: never another file in its place, since processes that
     /// have the old one mapped would go on in a ledger of their own, beside a second quota.
     pub(crate) fn ensure(layout: &Layout, uid: &ClaimUid, expected: Expected) -> Result<(), AgentError> {
