@@ -104,7 +104,11 @@ fn try_lower(links: Links) -> Result<(), String> {
     // Directories given with -L come before the system's, and rustc passes -lpthread and -ldl itself.
     println!("cargo::rustc-link-search=native={}", out.display());
     match links {
-        Links::Library => println!("cargo::rustc-cdylib-link-arg={}", shim.display()),
+        Links::Library => {
+            println!("cargo::rustc-cdylib-link-arg={}", shim.display());
+            // Of 2.18, and asked for weakly: under another name nobody has it, and the standard library does without.
+            println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap=__cxa_thread_atexit_impl");
+        }
         Links::Programs => {
             println!("cargo::rustc-link-arg-bins={}", shim.display());
             println!("cargo::rustc-link-arg-bins=-Wl,--wrap=__libc_start_main");

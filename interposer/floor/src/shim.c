@@ -26,6 +26,12 @@ int lstat64(const char *path, void *out) {
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, AT_SYMLINK_NOFOLLOW);
 }
 
+/* Asked for weakly, but the linker notes their versions (2.28, 2.30) as needed all the same. */
+int statx(int dir, const char *path, int flags, unsigned mask, void *out) {
+    return (int)syscall(SYS_statx, dir, path, flags, mask, out);
+}
+int gettid(void) { return (int)syscall(SYS_gettid); }
+
 /* Since 2.35 the statically linked unwinder asks the loader for an object's unwind table by this function; before,
  * it walked the objects itself, as this does. */
 struct found {

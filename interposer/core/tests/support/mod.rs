@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "arch.rs"]
+pub mod arch;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -37,24 +40,24 @@ pub fn libraries() -> &'static Path {
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let cargo = || {
+        let cargo = |directory: &Path| {
             let mut command = Command::new(env!("CARGO"));
             command.args(["build", "--release"]).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+            arch::cargo_target(&mut command);
+            command.current_dir(directory);
             command
         };
         let preload = tmp.join("preload");
-        run(cargo()
-            .arg("--manifest-path")
-            .arg(root.join("interposer/preload/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&preload));
+        // From its own directory, where its own cargo settings are.
+        run(cargo(&root.join("interposer/preload")).arg("--target-dir").arg(&preload));
         let core = tmp.join("core");
-        run(cargo().current_dir(&root).args(["-p", "vnpu-core"]).arg("--target-dir").arg(&core));
+        run(cargo(&root).args(["-p", "vnpu-core"]).arg("--target-dir").arg(&core));
         // One directory per test program, since several may do this at the same time.
         let dir = tmp.join(format!("lib-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        fs::copy(preload.join("release/libvnpu.so"), dir.join("libvnpu.so")).unwrap();
-        fs::copy(core.join("release/libvnpu_core.so"), dir.join("libvnpu_core.so")).unwrap();
+        let built = arch::released();
+        fs::copy(preload.join(&built).join("libvnpu.so"), dir.join("libvnpu.so")).unwrap();
+        fs::copy(core.join(&built).join("libvnpu_core.so"), dir.join("libvnpu_core.so")).unwrap();
         dir
     })
 }
@@ -67,7 +70,7 @@ pub fn fakes() -> &'static Path {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fakes-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let cc = |out: &str, file: &str, options: &[&str]| {
-            run(Command::new("cc")
+            run(arch::compiler()
                 .args(["-O1", "-Wall", "-fPIC", "-o"])
                 .arg(dir.join(out))
                 .arg(source.join(file))
@@ -147,11 +150,8 @@ impl Node {
 
     /// A command under the interposer with this node's claims.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new(program.as_ref());
-        command
-            .env("LD_PRELOAD", libraries().join("libvnpu.so"))
-            .env("VNPU_REGION_DIR", self.dir.path())
-            .env("LD_LIBRARY_PATH", fakes());
+        let mut command = arch::program(program.as_ref(), &libraries().join("libvnpu.so"), fakes());
+        command.env("VNPU_REGION_DIR", self.dir.path());
         command
     }
 
