@@ -20,7 +20,7 @@ pub(crate) fn run(name: Name, arguments: &[String]) -> Result<()> {
         // It builds the plugin with optimisation; who only starts processes and reads clocks needs none.
         Name::Plugin => vec!["run", "--quiet", "--package", "vnpu-e2e", "--bin", "vnpu-bench-plugin", "--"],
         Name::Interposer => {
-            crate::interposer::run()?;
+            crate::interposer::build()?;
             vec!["bench", "--quiet", "--package", "vnpu-core", "--bench", "cost", "--"]
         }
     };

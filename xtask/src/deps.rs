@@ -28,13 +28,23 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("iptables", Probe::Program("iptables")),
     ("libc-bin", Probe::Program("ldd")),
     ("mount", Probe::Program("mount")),
-    ("ca-certificates", Probe::File("/etc/ssl/certs/ca-certificates.crt")),
+    // Distributions put them in different places; any of them will do.
+    ("ca-certificates", Probe::AnyFile(&["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs"])),
+];
+
+/// Without these some steps say that they were not run, and everything else goes on.
+const OPTIONAL: &[(&str, Probe)] = &[
+    // The interposer for the other architecture, and an emulator to run it.
+    ("gcc-aarch64-linux-gnu", Probe::Program("aarch64-linux-gnu-gcc")),
+    ("libc6-dev-arm64-cross", Probe::File("/usr/aarch64-linux-gnu/lib/libc.so.6")),
+    ("qemu-user", Probe::Program("qemu-aarch64")),
 ];
 
 #[derive(Debug)]
 enum Probe {
     Program(&'static str),
     File(&'static str),
+    AnyFile(&'static [&'static str]),
     Compiles(&'static str, &'static [&'static str]),
 }
 
@@ -42,8 +52,8 @@ impl Probe {
     fn there(&self) -> bool {
         match self {
             Self::Program(name) => has(name),
-            // Distributions put the certificates in different places; any of them will do.
-            Self::File(path) => Path::new(path).exists() || Path::new("/etc/pki/tls/certs").exists(),
+            Self::File(path) => Path::new(path).exists(),
+            Self::AnyFile(paths) => paths.iter().any(|path| Path::new(path).exists()),
             Self::Compiles(source, arguments) => compiles(source, arguments),
         }
     }
@@ -54,14 +64,29 @@ pub(crate) fn run() -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("the cluster needs Linux");
     }
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, probe)| !probe.there()).map(|(name, _)| *name).collect();
+    let missing = absent(PACKAGES);
     if !missing.is_empty() {
         install(&missing)?;
     }
+    install_optional();
     let go = go_version(&Module::Cluster.directory(&repo_root()))?;
     println!("system packages: all there; {go}");
     Ok(())
+}
+
+fn absent(packages: &[(&'static str, Probe)]) -> Vec<&'static str> {
+    packages.iter().filter(|(_, probe)| !probe.there()).map(|(name, _)| *name).collect()
+}
+
+/// What cannot be installed is said and does no harm.
+fn install_optional() {
+    let missing = absent(OPTIONAL);
+    if missing.is_empty() || !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    if let Err(error) = install(&missing) {
+        println!("some steps will not be run. {error:#}");
+    }
 }
 
 fn install(missing: &[&str]) -> Result<()> {
@@ -83,8 +108,12 @@ fn install(missing: &[&str]) -> Result<()> {
     let mut apt = Command::new("apt-get");
     apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing);
     finish(apt.env("DEBIAN_FRONTEND", "noninteractive"))?;
-    let still: Vec<&str> =
-        PACKAGES.iter().filter(|(_, probe)| !probe.there()).map(|(name, _)| *name).collect();
+    let still: Vec<&str> = [PACKAGES, OPTIONAL]
+        .into_iter()
+        .flatten()
+        .filter(|(name, probe)| missing.contains(name) && !probe.there())
+        .map(|(name, _)| *name)
+        .collect();
     if !still.is_empty() {
         bail!("installed, but still not usable: {}", still.join(" "));
     }

@@ -8,6 +8,7 @@ mod ci;
 mod clean;
 mod cluster;
 mod crash;
+mod cross;
 mod demo;
 mod deny;
 mod deps;
@@ -36,7 +37,12 @@ enum Chore {
     /// Check the dependency arrows between the crates.
     Arrows,
     /// Build the interposer and check its symbols; `<target>/interposer` has both halves then.
-    Interposer,
+    Interposer {
+        /// Build for another architecture (`aarch64-unknown-linux-gnu`), into `<target>/interposer-<target>`, and run
+        /// the tests of the files and, in an emulator, of what depends on the architecture.
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Build the stand-in vendor libraries and programs.
     Standins,
     /// Check licences, bans and sources of the dependencies.
@@ -99,7 +105,7 @@ fn main() -> std::process::ExitCode {
         Chore::Cluster { action } => cluster::run(&action),
         Chore::Deps => deps::run(),
         Chore::Arrows => arrows::run(),
-        Chore::Interposer => interposer::run(),
+        Chore::Interposer { target } => interposer::run(target.as_deref()),
         Chore::Standins => standins::run(),
         Chore::Deny => deny::run(),
         Chore::E2e { arguments } => e2e::run(&arguments),

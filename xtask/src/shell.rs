@@ -39,6 +39,23 @@ pub(crate) fn finish(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Says that something cannot be done on this machine: no failure of the product, and no success either.
+#[derive(Debug)]
+pub(crate) struct NotRun(String);
+
+impl std::fmt::Display for NotRun {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "NOT RUN: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotRun {}
+
+/// Ends a chore as [`NotRun`].
+pub(crate) fn not_run(why: impl Into<String>) -> Result<()> {
+    Err(NotRun(why.into()).into())
+}
+
 /// What a program prints.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = command(program, arguments);
