@@ -91,8 +91,14 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
         if !published {
             // SYNC POINT: published before the sum, see the module's header. The fence says so to loom too,
             // which takes a sequentially consistent access for an acquire-release one.
-            first_of_slot = cell.reserved.fetch_add(request.bytes, Ordering::SeqCst) == 0;
+            let before = cell.reserved.fetch_add(request.bytes, Ordering::SeqCst);
             fence(Ordering::SeqCst);
+            if before.checked_add(request.bytes).is_none() {
+                // Rubbish, with which ours would read as next to nothing.
+                cell.reserved.fetch_sub(request.bytes, Ordering::SeqCst);
+                return Err(Denied);
+            }
+            first_of_slot = before == 0;
             published = true;
         }
         let sum = sum(table, request.device);

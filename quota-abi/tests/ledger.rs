@@ -175,4 +175,9 @@ fn an_overflowing_wish_or_ledger_is_refused() {
     view.cell(0, 0).unwrap().committed.store(u64::MAX - 5, Ordering::SeqCst);
     assert!(ledger::reserve(&view, &ask(50), |_| ()).is_err());
     assert_eq!(view.cell(0, 0).unwrap().reserved.load(Ordering::SeqCst), 0);
+    // Rubbish with which the reservation would read as next to nothing.
+    view.cell(0, 0).unwrap().committed.store(0, Ordering::SeqCst);
+    view.cell(0, 0).unwrap().reserved.store(u64::MAX - 5, Ordering::SeqCst);
+    assert!(ledger::reserve(&view, &ask(50), |_| ()).is_err());
+    assert_eq!(view.cell(0, 0).unwrap().reserved.load(Ordering::SeqCst), u64::MAX - 5);
 }

@@ -22,6 +22,8 @@ const STEPS: &[Step] = &[
     ("interposer for the other architecture", crate::interposer::other),
     ("node plugin killed at every place and at random", crate::crash::short),
     ("model checking of the shared regions", loom),
+    ("undefined behaviour of the shared regions", crate::miri::short),
+    ("fuzzing of the shared regions", crate::fuzz::short),
     ("cluster binaries", cluster),
     ("cluster harness leaves nothing behind", leaves_nothing),
     ("demo", demo),
@@ -68,7 +70,10 @@ pub(crate) fn run(keep_going: bool, only: Option<&str>) -> Result<()> {
 
 fn format() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["fmt", "--check", "--manifest-path", "interposer/preload/Cargo.toml"])
+    for manifest in ["interposer/preload/Cargo.toml", "fuzz/Cargo.toml"] {
+        cargo(&["fmt", "--check", "--manifest-path", manifest])?;
+    }
+    Ok(())
 }
 
 fn lints() -> Result<()> {

@@ -13,7 +13,10 @@ mod demo;
 mod deny;
 mod deps;
 mod e2e;
+mod fuzz;
 mod interposer;
+mod miri;
+mod nightly;
 mod shell;
 mod soak;
 mod standins;
@@ -78,7 +81,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Kill the node plugin a thousand times, then run the end-to-end cases again and again.
+    /// Kill the node plugin a thousand times, fuzz, then run the end-to-end cases again and again.
     Soak {
         /// For how many minutes.
         #[arg(long, default_value_t = 60)]
@@ -92,6 +95,14 @@ enum Chore {
         #[arg(long, default_value_t = 1000)]
         kills: u32,
     },
+    /// Fuzz the opening of regions and the work on them.
+    Fuzz {
+        /// For how many seconds, each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Run the tests of the regions' layout and protocols under miri, which finds undefined behaviour.
+    Miri,
     /// Remove what builds and clusters have left, the cache too with `--cache`.
     Clean {
         /// The cluster's binaries too; they take minutes to build again.
@@ -115,6 +126,8 @@ fn main() -> std::process::ExitCode {
         Chore::Bench { name, arguments } => bench::run(name, &arguments),
         Chore::Soak { minutes, filter } => soak::run(minutes, &filter),
         Chore::Crash { kills } => crash::run(kills),
+        Chore::Fuzz { seconds } => fuzz::run(seconds),
+        Chore::Miri => miri::run(),
         Chore::Clean { cache } => clean::run(cache),
     };
     match done {

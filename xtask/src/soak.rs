@@ -1,13 +1,26 @@
-//! `xtask soak`: a thousand kills of the node plugin, then the end-to-end cases again and again, each time on a
-//! fresh cluster, until the time is up or one fails. What happens once in a hundred runs shows here.
+//! `xtask soak`: a thousand kills of the node plugin, the long forms of miri and fuzzing, then the end-to-end cases
+//! again and again, each time on a fresh cluster, until the time is up or one fails. What happens once in a hundred
+//! runs shows here.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::shell::NotRun;
+
+/// Seconds of each fuzz target.
+const FUZZ: u64 = 300;
+
 /// Runs for `minutes`.
 pub(crate) fn run(minutes: u64, filter: &[String]) -> Result<()> {
     crate::crash::run(1000)?;
+    // Elsewhere than on a machine with what they need they say so, which is no reason to stop.
+    for check in [crate::miri::run(), crate::fuzz::run(FUZZ)] {
+        match check {
+            Err(error) if error.is::<NotRun>() => println!("{error}"),
+            other => other?,
+        }
+    }
     let begun = Instant::now();
     let length = Duration::from_secs(minutes * 60);
     let mut arguments = filter.to_vec();
