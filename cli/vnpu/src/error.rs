@@ -7,11 +7,21 @@ use vnpu_discovery::DiscoveryError;
 use vnpu_driver::quantity::Bytes;
 use vnpu_quota_agent::AgentError;
 
+use crate::wish::Word;
+
 /// A failure before or around the program.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    #[error("--cores is not available yet: this version limits memory only; leave the option out")]
-    CoresUnavailable,
+    #[error("say how much of the chip: --memory, --cores or both")]
+    NothingAsked,
+    #[error("--cores {wanted} is no share of a chip: say 1 to 100 percent")]
+    Cores { wanted: u32 },
+    #[error("--mode best-effort has no share of the compute, it gets what others leave: leave out --cores")]
+    CoresOfBestEffort,
+    #[error("--mode {mode} needs --cores, the share that the mode is about")]
+    ModeWithoutCores { mode: Word },
+    #[error("--name {name:?} cannot be shown: say 1 to 63 characters, none of them a control character")]
+    Name { name: String },
     #[error(
         "the node plugin runs on this machine (it holds {}); shares are given out by Kubernetes here. \
          Stop it first, or claim a share in the cluster", lock.display()
@@ -30,6 +40,16 @@ pub(crate) enum RunError {
     #[error("--memory {wanted} is more than chip {chip} has ({has})")]
     TooMuchMemory { wanted: Bytes, chip: String, has: Bytes },
     #[error(
+        "{asked} is more than chip {chip} has left, {left} of {has}: end one of these runs, or say with --memory how \
+         much less will do{others}"
+    )]
+    MemoryPromised { asked: String, chip: String, left: Bytes, has: Bytes, others: String },
+    #[error(
+        "--cores {wanted} is more than chip {chip} has left, {left} of 100 percent: end one of these runs, ask for \
+         less, or say --mode elastic, of which more may be promised than there is{others}"
+    )]
+    CoresPromised { wanted: u32, chip: String, left: u32, others: String },
+    #[error(
         "{} is not there: build the interposer, or say with --interposer-dir where libvnpu.so and \
          libvnpu_core.so are", path.display()
     )]
@@ -46,6 +66,12 @@ pub(crate) enum RunError {
          may live"
     )]
     NoSession,
+    #[error("{} {problem}: say with --run-dir where the quota's files may live", dir.display())]
+    Base { dir: PathBuf, problem: String },
+    #[error(
+        "another vnpu run has had {} for itself for too long: is one stopped? Let it go on, or end it", dir.display()
+    )]
+    Busy { dir: PathBuf },
     #[error("{0}")]
     Regions(#[from] AgentError),
     #[error("cannot {action} {}: {source}", path.display())]

@@ -1,94 +1,94 @@
-//! The regions of one run, in a directory of its own that goes with the last process of the run.
+//! The regions of all runs in one base directory. Runs on one chip share that chip's region, so the regions of all
+//! runs are of one agent, whose directory is `node`; each run has a directory that shows its own claim only.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use vnpu_driver::hardware::Chip;
+use vnpu_driver::id::ClaimUid;
 use vnpu_driver::share::ClaimShares;
-use vnpu_quota_agent::Agent;
+use vnpu_quota_agent::{Agent, Reader};
 
+use crate::base::{Base, Turn, make_private};
 use crate::error::RunError;
-
-/// The directory that was asked for, else one below `$XDG_RUNTIME_DIR`, else root's own. Absolute: the program may
-/// change its directory before it starts others.
-pub(crate) fn base_dir(configured: Option<&Path>) -> Result<PathBuf, RunError> {
-    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    // SAFETY: reads a number of this process.
-    let root = unsafe { libc::geteuid() } == 0;
-    choose_base(configured, session.as_deref().map(Path::new), root)
-}
-
-fn choose_base(configured: Option<&Path>, session: Option<&Path>, root: bool) -> Result<PathBuf, RunError> {
-    match (configured, session) {
-        (Some(dir), _) => std::path::absolute(dir).map_err(|e| RunError::io("find", dir, e)),
-        (None, Some(dir)) => {
-            check_session(dir).map_err(|problem| RunError::Session { dir: dir.to_path_buf(), problem })?;
-            Ok(dir.join("vnpu"))
-        }
-        (None, None) if root => Ok(PathBuf::from("/run/vnpu-cli")),
-        (None, None) => Err(RunError::NoSession),
-    }
-}
-
-/// Who logs in gets this directory made, and who becomes somebody else may keep the variable without the directory,
-/// or with somebody else's: it is not for us to make, nor to put a user's files into another's.
-fn check_session(dir: &Path) -> Result<(), String> {
-    if !dir.is_absolute() {
-        return Err("is not absolute".to_owned());
-    }
-    let found = fs::metadata(dir).map_err(|error| format!("cannot be used ({error})"))?;
-    if !found.is_dir() {
-        return Err("is no directory".to_owned());
-    }
-    // SAFETY: reads a number of this process.
-    let user = unsafe { libc::geteuid() };
-    if found.uid() != user {
-        return Err(format!("belongs to user {}, not to user {user}", found.uid()));
-    }
-    Ok(())
-}
-
-/// The regions of this run. Its lock is inherited by the program and all it starts, so that the directory is
-/// known to be in use for as long as one of them lives, also when we are killed.
-#[derive(Debug)]
-pub(crate) struct RunRegions {
-    dir: PathBuf,
-    lock: File,
-    agent: Agent,
-}
+use crate::wish::{Neighbour, Wish};
 
 const PREFIX: &str = "run-";
 const LOCK: &str = "lock";
+const NOTE: &str = "run.json";
+
+/// What a run says of itself to others of the same user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// For people; need not be unique.
+    pub(crate) name: String,
+    /// The process of `vnpu run`.
+    pub(crate) pid: u32,
+}
+
+/// The regions of this run. Its lock is inherited by the program and all it starts, so that the run is known to go
+/// on for as long as one of them lives, also when we are killed.
+#[derive(Debug)]
+pub(crate) struct RunRegions {
+    base: Base,
+    dir: PathBuf,
+    lock: File,
+}
 
 impl RunRegions {
-    /// Makes a directory with the regions of `shares`, after removing those of runs that are over.
-    pub(crate) fn create(base: &Path, shares: &ClaimShares) -> Result<Self, RunError> {
-        make_private(base, true)?;
-        sweep(base);
-        let dir = base.join(format!("{PREFIX}{}", shares.claim));
-        // The lock before the name: whoever sweeps at this moment must not find the directory unlocked.
-        let hidden = base.join(format!(".{}", shares.claim));
-        make_private(&hidden, false)?;
-        let path = hidden.join(LOCK);
-        let lock = File::create(&path).map_err(|e| RunError::io("make", &path, e))?;
-        lock.lock_shared().map_err(|e| RunError::io("lock", &path, e))?;
-        fs::rename(&hidden, &dir).map_err(|e| RunError::io("make", &dir, e))?;
-        match Agent::open(&dir).and_then(|agent| agent.create(shares).map(|_| agent)) {
-            Ok(agent) => Ok(Self { dir, lock, agent }),
+    /// Gives this run what `wish` asks of `chip`, if the other runs leave it. What runs that are over have left is
+    /// removed first.
+    pub(crate) fn create(base: &Base, chip: &Chip, wish: &Wish, note: &Note) -> Result<Self, RunError> {
+        base.make()?;
+        let turn = base.turn()?;
+        sweep(base, &turn);
+        let share = wish.grant(chip, &neighbours(base, &turn))?;
+        let claim = ClaimUid::new(uuid::Uuid::new_v4().to_string())
+            .map_err(|_| RunError::Internal("a random UUID is no claim UID"))?;
+        let dir = base.dir().join(format!("{PREFIX}{claim}"));
+        let shares = ClaimShares { claim, chips: vec![share] };
+        match Self::make(base, &dir, &shares, note) {
+            Ok(lock) => Ok(Self { base: base.clone(), dir, lock }),
             Err(error) => {
-                drop(lock);
-                remove_if_over(&dir);
-                Err(error.into())
+                // Its lock is gone: to be removed like any other that is over.
+                sweep(base, &turn);
+                Err(error)
             }
         }
     }
 
-    /// Gives back what dead processes of the run held.
-    pub(crate) fn reap(&self) {
-        // What cannot be read now is tried again; the program must not notice.
-        let _ = self.agent.reap();
+    fn make(base: &Base, dir: &Path, shares: &ClaimShares, note: &Note) -> Result<File, RunError> {
+        make_private(&base.node(), true)?;
+        make_private(dir, false)?;
+        let path = dir.join(LOCK);
+        let lock = File::create(&path).map_err(|e| RunError::io("make", &path, e))?;
+        lock.lock_shared().map_err(|e| RunError::io("lock", &path, e))?;
+        let path = dir.join(NOTE);
+        let text = serde_json::to_string(note).map_err(|_| RunError::Internal("a run has no words"))?;
+        fs::write(&path, text).map_err(|e| RunError::io("write", &path, e))?;
+        Agent::open(base.node())?.create(shares)?;
+        // What a container of the claim sees; relative, as the base may be mounted elsewhere.
+        let claims = dir.join("claims");
+        make_private(&claims, false)?;
+        let uid = shares.claim.as_str();
+        let link = |to: PathBuf, at: PathBuf| symlink(to, &at).map_err(|e| RunError::io("make", &at, e));
+        link(Path::new("../../node/claims").join(uid), claims.join(uid))?;
+        link(PathBuf::from("../node/devices"), dir.join("devices"))?;
+        Ok(lock)
+    }
+
+    /// Gives back what dead processes held, in all runs, and brings right what programs spoiled. Not while another
+    /// run is at it.
+    pub(crate) fn tend(&self) {
+        let Some(_turn) = self.base.try_turn() else { return };
+        // What cannot be done now is tried again; the program must not notice.
+        if self.base.node().exists() {
+            let _ = Agent::open(self.base.node()).and_then(|agent| agent.reap());
+        }
     }
 
     /// The directory for the interposer.
@@ -101,56 +101,106 @@ impl RunRegions {
         self.lock.as_raw_fd()
     }
 
-    /// Removes the regions unless processes of the run are left; then the next run does.
+    /// Removes the regions unless processes of the run are left; then a later run does.
     pub(crate) fn remove(self) {
-        let Self { dir, lock, agent } = self;
-        drop((lock, agent));
-        remove_if_over(&dir);
-    }
-}
-
-fn sweep(base: &Path) {
-    let Ok(entries) = fs::read_dir(base) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            remove_if_over(&entry.path());
+        let Self { base, dir: _, lock } = self;
+        drop(lock);
+        if let Ok(turn) = base.turn() {
+            sweep(&base, &turn);
         }
     }
 }
 
-/// Makes a directory for this user alone: what is below is writable by everybody, as containers need it.
-fn make_private(dir: &Path, parents: bool) -> Result<(), RunError> {
-    DirBuilder::new().recursive(parents).mode(0o700).create(dir).map_err(|e| RunError::io("make", dir, e))
+/// The runs in `base`, with the note of each where it can be read, sorted.
+pub(crate) fn runs(base: &Path) -> io::Result<Vec<(ClaimUid, Option<Note>)>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(base)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let uid = name.to_str().and_then(|name| ClaimUid::new(name.strip_prefix(PREFIX)?).ok());
+        if let Some(uid) = uid {
+            let note = fs::read(entry.path().join(NOTE)).ok();
+            out.push((uid, note.and_then(|text| serde_json::from_slice(&text).ok())));
+        }
+    }
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(out)
 }
 
-/// Removes the directory of a run that is over beyond doubt; any other is left to a later run.
-fn remove_if_over(dir: &Path) {
-    let lock = match File::open(dir.join(LOCK)) {
-        Ok(lock) => Some(lock),
-        // Of a removal that did not come to its end, or of a run that is.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(_) => return,
-    };
-    if lock.as_ref().is_some_and(|lock| lock.try_lock().is_err()) {
-        return;
+/// What the runs have of their chips. One whose quota cannot be read is left out, with a word about it.
+fn neighbours(base: &Base, _turn: &Turn) -> Vec<Neighbour> {
+    let reader = Reader::new(base.node());
+    let mut out = Vec::new();
+    for (uid, note) in runs(base.dir()).unwrap_or_default() {
+        let reading = match reader.read(&uid) {
+            Ok(Some(reading)) => reading,
+            Ok(None) => continue,
+            Err(error) => {
+                eprintln!("vnpu: warning: what another run has is not counted: {error}");
+                continue;
+            }
+        };
+        let pid = note.as_ref().map(|note| note.pid);
+        let name = note.map_or_else(|| uid.to_string(), |note| note.name);
+        for (chip, terms) in reading.usage.chips.iter().zip(&reading.terms) {
+            out.push(Neighbour {
+                name: name.clone(),
+                pid,
+                chip: chip.uuid.clone(),
+                memory: chip.quota,
+                cores: terms.cores,
+                mode: terms.mode,
+            });
+        }
     }
-    if is_over(dir) {
-        // What cannot be removed now is removed by a later run. The lock is held until then.
-        let _ = fs::remove_dir_all(dir);
-    }
-    drop(lock);
+    out
 }
 
-/// A program that closed the inherited lock, and even its slot's, still has the ledger mapped; the agent's own
-/// rule says who lives.
-fn is_over(dir: &Path) -> bool {
-    match fs::exists(dir.join("claims")) {
-        Ok(true) => (),
-        Ok(false) => return true,
-        Err(_) => return false,
+/// Removes what runs have left that are over beyond doubt; any other is left to a later run.
+fn sweep(base: &Base, _turn: &Turn) {
+    let reader = Reader::new(base.node());
+    let (Ok(runs), Ok(claims)) = (runs(base.dir()), reader.claims()) else { return };
+    let dir = |uid: &ClaimUid| base.dir().join(format!("{PREFIX}{uid}"));
+    // A claim without a run's directory is of a removal that did not come to its end.
+    let orphans = claims.into_iter().filter(|uid| !runs.iter().any(|(run, _)| run == uid));
+    let unlocked = runs.iter().map(|(uid, _)| uid).filter(|uid| is_unlocked(&dir(uid))).cloned();
+    let over: Vec<ClaimUid> = unlocked.chain(orphans).collect();
+    if !over.is_empty() && base.node().exists() {
+        // A program that closed the inherited lock, and even its slot's, still has the ledger mapped; the agent's
+        // own rule says who lives.
+        let Ok((agent, report)) = Agent::open(base.node()).and_then(|a| a.reap().map(|r| (a, r))) else {
+            return;
+        };
+        for uid in over {
+            let unreadable = report.unreadable.iter().any(|(unreadable, _)| *unreadable == uid);
+            let gone = match reader.read(&uid) {
+                Ok(reading) => reading.is_none_or(|reading| reading.occupied == 0),
+                Err(_) => false,
+            };
+            // Its claim first: what is left of a removal that fails is found again by the directory.
+            if gone && !unreadable && agent.remove(&uid).is_ok() {
+                let _ = fs::remove_dir_all(dir(&uid));
+            }
+        }
+    } else {
+        for uid in over {
+            let _ = fs::remove_dir_all(dir(&uid));
+        }
     }
-    let report = Agent::open(dir).and_then(|agent| agent.reap());
-    report.is_ok_and(|report| report.live == 0 && report.unreadable.is_empty())
+    // Each fails as long as there is something in it.
+    for empty in ["claims", "devices"] {
+        let _ = fs::remove_dir(base.node().join(empty));
+    }
+    let _ = fs::remove_dir(base.node());
+}
+
+/// Whether no process of the run has its lock any more.
+fn is_unlocked(dir: &Path) -> bool {
+    match File::open(dir.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        // Of a removal that did not come to its end, or of a run that did not come to its beginning.
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]

@@ -9,19 +9,20 @@ use std::time::Duration;
 use clap::Args;
 use vnpu_discovery::Backend;
 use vnpu_discovery::ascend::{Ascend, AscendOptions};
-use vnpu_driver::hardware::{Chip, Health};
-use vnpu_driver::id::ClaimUid;
+use vnpu_driver::hardware::Health;
 use vnpu_driver::quantity::{Bytes, Percent};
-use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
+use vnpu_driver::share::ComputeMode;
 
+use crate::base::Base;
 use crate::child::Chore;
 use crate::error::RunError;
-use crate::regions::{RunRegions, base_dir};
+use crate::regions::{Note, RunRegions};
+use crate::wish::Wish;
 use crate::{child, choose};
 
 /// Between looks for dead processes that no process of the run can judge, because they were in another PID
-/// namespace: what they held is missing to the others until then.
-const REAPING: Duration = Duration::from_secs(3);
+/// namespace, and for what programs spoiled: what is wrong stays so until then.
+const TENDING: Duration = Duration::from_secs(3);
 /// Tries to be alone with the plugin's lock, and the time between two of them: about a second in all.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,15 +30,24 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Options of `vnpu run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Device memory that the program may use, such as 4Gi.
+    /// Device memory that the program may use, such as 4Gi [default: as many percent of the chip's as --cores].
     #[arg(long, value_name = "QUANTITY")]
-    memory: Bytes,
+    memory: Option<Bytes>,
+    /// Percent of the chip's compute [default: no share, but what others leave].
+    #[arg(long, value_name = "PERCENT")]
+    cores: Option<Percent>,
+    /// What happens beyond the share [default: hard with --cores, else best-effort].
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// Who goes first among those that are due: the greater number.
+    #[arg(long, value_name = "0..10", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=10))]
+    priority: u8,
+    /// What others call this run [default: the program's name].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// The chip's UUID; needed where there are several.
     #[arg(long, value_name = "UUID")]
     device: Option<String>,
-    /// Percent of the chip's compute. Not available yet.
-    #[arg(long, value_name = "PERCENT", hide = true)]
-    cores: Option<String>,
     /// The vendor's DCMI library; without it the driver's usual places are searched.
     #[arg(long, value_name = "FILE", env = "VNPU_DCMI_LIBRARY")]
     dcmi_library: Option<PathBuf>,
@@ -58,29 +68,55 @@ pub(crate) struct RunArguments {
     program: Vec<OsString>,
 }
 
+/// Treatment of compute beyond the share.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    /// Never more than the share.
+    Hard,
+    /// More while nobody else wants the chip.
+    Elastic,
+    /// No share: what others leave.
+    BestEffort,
+}
+
+impl From<Mode> for ComputeMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Hard => Self::Hard,
+            Mode::Elastic => Self::Elastic,
+            Mode::BestEffort => Self::BestEffort,
+        }
+    }
+}
+
 /// Runs the program; its exit code.
 pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
-    if arguments.cores.is_some() {
-        return Err(RunError::CoresUnavailable);
-    }
+    let wish = Wish {
+        memory: arguments.memory,
+        cores: arguments.cores,
+        mode: arguments.mode.map(ComputeMode::from),
+        priority: arguments.priority,
+    };
+    wish.check()?;
+    let note = note(arguments.name.as_deref(), arguments.program.first())?;
     // First of all: the vendor's library is asked from a thread of its own.
     let blocked = child::block()?;
     refuse_beside_plugin(&arguments.state_dir)?;
     let preload = preload_library(arguments.interposer_dir.as_deref())?;
+    let base = Base::find(arguments.run_dir.as_deref())?;
     let backend = Ascend::new(AscendOptions {
         dcmi_library: arguments.dcmi_library.clone(),
         driver_root: arguments.driver_root.clone(),
         ..AscendOptions::default()
     });
     let inventory = backend.discover()?;
-    let chip = choose::choose(&inventory, arguments.device.as_deref(), arguments.memory)?;
+    let chip = choose::choose(&inventory, arguments.device.as_deref())?;
     if let Health::Unhealthy(problem) = &chip.health {
         eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
     }
-    let regions =
-        RunRegions::create(&base_dir(arguments.run_dir.as_deref())?, &shares(chip, arguments.memory)?)?;
-    let reap = || regions.reap();
-    let chore = Chore { every: REAPING, work: &reap };
+    let regions = RunRegions::create(&base, chip, &wish, &note)?;
+    let tend = || regions.tend();
+    let chore = Chore { every: TENDING, work: &tend };
     let result =
         child::run(&arguments.program, &preload, regions.dir(), regions.lock_descriptor(), blocked, &chore);
     regions.remove();
@@ -142,21 +178,21 @@ fn preload_library(configured: Option<&Path>) -> Result<PathBuf, RunError> {
     Err(RunError::InterposerMissing { path: missing })
 }
 
-fn shares(chip: &Chip, memory: Bytes) -> Result<ClaimShares, RunError> {
-    let claim = ClaimUid::new(uuid::Uuid::new_v4().to_string())
-        .map_err(|_| RunError::Internal("a random UUID is no claim UID"))?;
-    let share = ChipShare {
-        uuid: chip.uuid.clone(),
-        phys_id: chip.phys_id,
-        memory,
-        cores: Percent(100),
-        mode: ComputeMode::BestEffort,
-        priority: 5,
-        on_failure: OnFailure::Closed,
-        overhead: Overhead::Charge,
-    };
-    Ok(ClaimShares { claim, chips: vec![share] })
+/// What the run is called: as asked, else as its program is.
+fn note(name: Option<&str>, program: Option<&OsString>) -> Result<Note, RunError> {
+    let pid = std::process::id();
+    if let Some(name) = name {
+        let good = (1..=LONGEST_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+        let name = name.to_owned();
+        return if good { Ok(Note { name, pid }) } else { Err(RunError::Name { name }) };
+    }
+    let program = program.map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let shown = program.chars().map(|c| if c.is_control() { '?' } else { c });
+    Ok(Note { name: shown.take(LONGEST_NAME).collect(), pid })
 }
+
+/// As long as a label of DNS.
+const LONGEST_NAME: usize = 63;
 
 #[cfg(test)]
 mod tests {

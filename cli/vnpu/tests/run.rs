@@ -3,136 +3,17 @@
 // Helpers of tests may fail by panic, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../../../interposer/core/tests/support/mod.rs"]
-mod support;
+mod machine;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-/// The stand-ins' directories `lib` and `bin`, built once.
-fn standins() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let output = Command::new(env!("CARGO"))
-            .args(["run", "--quiet", "-p", "standin-build"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
-            .env("CARGO_TARGET_DIR", target)
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let bin = text.lines().find_map(|l| l.strip_prefix("bin=")).unwrap();
-        Path::new(bin).parent().unwrap().to_path_buf()
-    })
-}
-
-fn bin(name: &str) -> PathBuf {
-    standins().join("bin").join(name)
-}
-
-/// A simulated machine; its driver process ends with it.
-struct Machine {
-    dir: TempDir,
-    serving: Child,
-}
-
-impl Machine {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        fs::create_dir_all(root.join("dev")).unwrap();
-        let sample = Command::new(bin("standin-device"))
-            .args(["sample", "--chip", "910C", "--cards", "1", "--memory-mib", "65536"])
-            .output()
-            .unwrap();
-        let config = dir.path().join("machine.yaml");
-        fs::write(&config, sample.stdout).unwrap();
-        let device = |command: &str| {
-            let mut device = Command::new(bin("standin-device"));
-            device.arg(command).arg("--config").arg(&config).arg("--driver-root").arg(&root);
-            device
-        };
-        let prepared = device("prepare").arg("--dev-root").arg(root.join("dev")).output().unwrap();
-        assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
-        let serving = device("serve").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let socket = root.join("usr/local/Ascend/driver/lib64/standin.sock");
-        while !socket.exists() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { dir, serving }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
-    }
-
-    fn runs(&self) -> PathBuf {
-        self.dir.path().join("runs")
-    }
-
-    /// `vnpu run` with everything of this machine, up to the program.
-    fn vnpu(&self, options: &[&str]) -> Command {
-        self.vnpu_in(self.runs(), options)
-    }
-
-    /// The same with this run directory.
-    fn vnpu_in(&self, runs: impl AsRef<Path>, options: &[&str]) -> Command {
-        let runs = runs.as_ref().to_str().unwrap();
-        self.vnpu_anywhere(&[options, &["--run-dir", runs]].concat())
-    }
-
-    /// The same with a run directory of its own choice.
-    fn vnpu_anywhere(&self, options: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vnpu"));
-        command
-            .arg("run")
-            .args(options)
-            .arg("--driver-root")
-            .arg(self.root())
-            .arg("--state-dir")
-            .arg(self.dir.path().join("state"))
-            .arg("--interposer-dir")
-            .arg(support::libraries())
-            .arg("--")
-            .env("STANDIN_DEV", self.root().join("dev"))
-            .env("LD_LIBRARY_PATH", self.root().join("usr/local/Ascend/driver/lib64/driver"))
-            .env_remove("LD_PRELOAD")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// The chip's UUIDs, as the error without `--device` lists them.
-    fn chips(&self) -> Vec<String> {
-        let output = self.vnpu(&["--memory", "4Gi"]).arg("true").output().unwrap();
-        assert_eq!(output.status.code(), Some(125));
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(text.contains("--device"), "{text}");
-        text.lines().filter_map(|l| l.strip_prefix("  ")?.split(' ').next().map(str::to_owned)).collect()
-    }
-
-    fn left_over(&self) -> usize {
-        fs::read_dir(self.runs()).map_or(0, |d| d.count())
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.serving.kill();
-        let _ = self.serving.wait();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use machine::{Machine, bin, support, text};
 
 #[test]
 fn the_demo_fills_its_quota_to_the_byte_by_every_way_and_leaves_nothing() {
@@ -332,7 +213,25 @@ fn wrong_wishes_are_answered_with_what_to_do() {
     assert!(ask(&["--memory", "0", "--device", &chip]).contains("more than 0"));
     assert!(ask(&["--memory", "4Gx", "--device", &chip]).contains("--memory"));
     assert!(ask(&["--memory", "4Gi", "--device", "nope"]).contains("there is no chip nope"));
-    assert!(ask(&["--memory", "4Gi", "--device", &chip, "--cores", "10"]).contains("limits memory only"));
+    assert!(ask(&["--device", &chip]).contains("--memory, --cores or both"));
+    for cores in ["0", "101"] {
+        assert!(ask(&["--cores", cores, "--device", &chip]).contains("say 1 to 100 percent"));
+    }
+    for cores in ["--cores=-1", "--cores=1.5", "--cores=half", "--cores=30%"] {
+        let answer = ask(&[cores, "--device", &chip]);
+        assert!(answer.contains("--cores"), "{cores}: {answer}");
+    }
+    assert!(ask(&["--memory", "4Gi", "--mode", "hard"]).contains("--mode hard needs --cores"));
+    assert!(ask(&["--cores", "5", "--mode", "best-effort"]).contains("leave out --cores"));
+    assert!(ask(&["--cores", "5", "--mode", "soft"]).contains("possible values: hard, elastic, best-effort"));
+    assert!(ask(&["--cores", "5", "--priority", "11"]).contains("0..=10"));
+    assert!(ask(&["--cores", "5", "--name", ""]).contains("1 to 63 characters"));
+    let open = machine.dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let refused =
+        machine.vnpu_in(&open, &["--memory", "1Gi", "--device", &chip]).arg("true").output().unwrap();
+    assert!(text(&refused).contains("can be written by others"), "{}", text(&refused));
     let none = Command::new(env!("CARGO_BIN_EXE_vnpu"))
         .args(["run", "--memory", "4Gi", "--driver-root", "/nonexistent", "--state-dir", "/nonexistent"])
         .arg("--interposer-dir")

@@ -1,39 +1,57 @@
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_driver::hardware::Health;
+use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::{Bytes, Percent};
-use vnpu_driver::share::{ChipShare, ComputeMode, OnFailure, Overhead};
 use vnpu_quota_abi::slot::owner_word;
 use vnpu_quota_abi::usage::slots_offset;
 
 use super::*;
 
-fn shares() -> ClaimShares {
-    let chip = ChipShare {
+fn chip() -> Chip {
+    Chip {
+        card: 0,
+        die: 0,
         uuid: DeviceUuid::new("A").unwrap(),
+        module: None,
+        model: String::new(),
+        product_name: String::new(),
+        memory: Bytes::gib(64),
         phys_id: 0,
-        memory: Bytes::gib(1),
-        cores: Percent(100),
-        mode: ComputeMode::BestEffort,
-        priority: 5,
-        on_failure: OnFailure::Closed,
-        overhead: Overhead::Charge,
-    };
-    let claim = ClaimUid::new("00000001-0000-4000-8000-000000000000").unwrap();
-    ClaimShares { claim, chips: vec![chip] }
+        pci: None,
+        numa_node: None,
+        pcie_root: None,
+        health: Health::Healthy,
+    }
+}
+
+fn base(dir: &Path) -> Base {
+    Base::find(Some(&dir.join("base"))).unwrap()
+}
+
+fn start(base: &Base, name: &str, cores: u32) -> Result<RunRegions, RunError> {
+    let wish = Wish { memory: Some(Bytes::gib(1)), cores: Some(Percent(cores)), mode: None, priority: 5 };
+    RunRegions::create(base, &chip(), &wish, &Note { name: name.to_owned(), pid: 7 })
 }
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// This process in the ledger of `dir`, without any lock: as after closing all files.
+/// What is in `base`, `node` included.
+fn left_over(base: &Base) -> usize {
+    fs::read_dir(base.dir()).unwrap().count()
+}
+
+fn entry_of(base: &Base, run: &RunRegions) -> u16 {
+    let uid = ClaimUid::new(run.dir().file_name().unwrap().to_str().unwrap().strip_prefix(PREFIX).unwrap());
+    Reader::new(base.node()).read(&uid.unwrap()).unwrap().unwrap().terms[0].entry
+}
+
+/// This process in the ledger of the run in `dir`, without any lock: as after closing all files.
 fn take_slot(dir: &Path) -> memmap2::MmapRaw {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(dir.join("claims").join(shares().claim.as_str()).join("usage"))
-        .unwrap();
+    let claim = fs::read_dir(dir.join("claims")).unwrap().next().unwrap().unwrap().path();
+    let file = File::options().read(true).write(true).open(claim.join("usage")).unwrap();
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let starttime = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -47,82 +65,121 @@ fn take_slot(dir: &Path) -> memmap2::MmapRaw {
     memmap2::MmapOptions::new().map_raw(&file).unwrap()
 }
 
+/// As if the run's process had been killed: its lock is gone, and nothing else.
+fn killed(run: RunRegions) -> PathBuf {
+    let dir = run.dir.clone();
+    drop(run);
+    dir
+}
+
 #[test]
-fn the_regions_of_a_run_are_this_users_alone() {
+fn the_regions_of_a_run_are_this_users_alone_and_show_no_other_claim() {
     let dir = tempfile::tempdir().unwrap();
-    let base = dir.path().join("below/base");
-    let regions = RunRegions::create(&base, &shares()).unwrap();
-    assert_eq!((mode(&base), mode(regions.dir())), (0o700, 0o700));
-    let path = regions.dir().to_path_buf();
-    regions.remove();
-    assert!(base.exists() && !path.exists());
+    let base = base(dir.path());
+    let first = start(&base, "first", 30).unwrap();
+    let second = start(&base, "second", 70).unwrap();
+    for path in [base.dir(), &base.node(), first.dir()] {
+        assert_eq!(mode(path), 0o700);
+    }
+    let claims: Vec<PathBuf> =
+        fs::read_dir(first.dir().join("claims")).unwrap().map(|e| e.unwrap().path()).collect();
+    let [only] = claims.as_slice() else { panic!("{claims:?}") };
+    assert!(only.join("quota").exists() && first.dir().join("devices/A").exists());
+    let path = first.dir().to_path_buf();
+    first.remove();
+    assert!(!path.exists() && !only.exists() && second.dir().join("devices/A").exists());
+    second.remove();
+    assert_eq!(left_over(&base), 0);
+}
+
+#[test]
+fn runs_on_one_chip_have_entries_of_one_region_and_a_killed_ones_is_given_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(dir.path());
+    let (first, second) = (start(&base, "first", 30).unwrap(), start(&base, "second", 30).unwrap());
+    assert_eq!((entry_of(&base, &first), entry_of(&base, &second)), (0, 1));
+    let dead = killed(first);
+    assert!(dead.exists());
+    let third = start(&base, "third", 70).unwrap();
+    assert!(!dead.exists());
+    assert_eq!((entry_of(&base, &second), entry_of(&base, &third)), (1, 0), "the neighbour keeps its own");
+}
+
+#[test]
+fn what_other_runs_have_is_not_promised_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(dir.path());
+    let first = start(&base, "first", 30).unwrap();
+    let message = start(&base, "second", 71).unwrap_err().to_string();
+    assert!(message.contains("\n  first (process 7): 1Gi, 30 percent hard"), "{message}");
+    assert_eq!(left_over(&base), 2, "the refused one leaves nothing");
+    first.remove();
+    start(&base, "second", 71).unwrap();
 }
 
 #[test]
 fn a_run_whose_program_closed_all_its_files_is_not_over() {
     let dir = tempfile::tempdir().unwrap();
-    let regions = RunRegions::create(dir.path(), &shares()).unwrap();
-    let path = regions.dir().to_path_buf();
+    let base = base(dir.path());
+    let run = start(&base, "first", 30).unwrap();
+    let path = run.dir().to_path_buf();
     let mapped = take_slot(&path);
-    regions.remove();
+    run.remove();
     assert!(path.exists(), "its ledger is in use");
-    sweep(dir.path());
+    sweep(&base, &base.turn().unwrap());
     assert!(path.exists());
     drop(mapped);
-    sweep(dir.path());
-    assert!(!path.exists());
+    sweep(&base, &base.turn().unwrap());
+    assert_eq!(left_over(&base), 0);
 }
 
 #[test]
 fn a_run_that_cannot_be_looked_at_is_not_over() {
     let dir = tempfile::tempdir().unwrap();
-    let run = dir.path().join("run-x");
-    fs::create_dir(&run).unwrap();
-    File::create(run.join(LOCK)).unwrap();
+    let base = base(dir.path());
+    let run = killed(start(&base, "first", 30).unwrap());
     // The agent cannot open this.
-    fs::write(run.join("claims"), "").unwrap();
-    sweep(dir.path());
+    fs::rename(base.node(), dir.path().join("aside")).unwrap();
+    fs::create_dir(base.node()).unwrap();
+    fs::write(base.node().join("claims"), "").unwrap();
+    sweep(&base, &base.turn().unwrap());
     assert!(run.exists());
-    fs::remove_file(run.join("claims")).unwrap();
-    sweep(dir.path());
-    assert!(!run.exists());
+    fs::remove_dir_all(base.node()).unwrap();
+    fs::rename(dir.path().join("aside"), base.node()).unwrap();
+    sweep(&base, &base.turn().unwrap());
+    assert_eq!(left_over(&base), 0);
 }
 
 #[test]
-fn files_are_where_the_option_says_else_in_the_session_else_in_roots_place() {
-    let session = tempfile::tempdir().unwrap();
-    let session = session.path();
-    let choose = |option: Option<&str>, session, root| choose_base(option.map(Path::new), session, root);
-    for root in [true, false] {
-        assert_eq!(choose(Some("/x"), Some(session), root).unwrap(), Path::new("/x"));
-        assert_eq!(choose(None, Some(session), root).unwrap(), session.join("vnpu"));
-    }
-    let here = std::env::current_dir().unwrap();
-    assert_eq!(choose(Some("x"), None, false).unwrap(), here.join("x"));
-    assert_eq!(choose(None, None, true).unwrap(), Path::new("/run/vnpu-cli"));
-    let message = choose(None, None, false).unwrap_err().to_string();
-    assert!(message.contains("XDG_RUNTIME_DIR is not set") && message.contains("--run-dir"), "{message}");
-}
-
-#[test]
-fn a_session_directory_that_cannot_be_used_is_named_with_what_to_do() {
+fn what_a_killed_start_or_removal_left_half_done_is_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let (absent, file, foreign) =
-        (dir.path().join("absent"), dir.path().join("file"), dir.path().join("foreign"));
-    fs::write(&file, "").unwrap();
-    fs::create_dir(&foreign).unwrap();
-    let refused = |session: &Path, problem: &str| {
-        let message = choose_base(None, Some(session), true).unwrap_err().to_string();
-        let start = format!("XDG_RUNTIME_DIR is {}, which {problem}", session.display());
-        assert!(message.starts_with(&start) && message.contains("--run-dir"), "{message}");
-        assert!(choose_base(Some(dir.path()), Some(session), true).is_ok(), "the option needs no session");
-    };
-    refused(Path::new("run/user"), "is not absolute");
-    refused(&absent, "cannot be used (No such file or directory");
-    refused(&file, "is no directory");
-    assert!(!absent.exists(), "it is not ours to make");
-    // Only root can give a directory away.
-    if std::os::unix::fs::chown(&foreign, Some(65534), None).is_ok() {
-        refused(&foreign, "belongs to user 65534, not to user 0");
-    }
+    let base = base(dir.path());
+    let run = killed(start(&base, "first", 30).unwrap());
+    let claims = run.join("claims");
+    fs::remove_dir_all(&run).unwrap();
+    assert!(!claims.exists() && base.node().join("devices/A").exists());
+    // Killed before its claim was made.
+    fs::create_dir(base.dir().join("run-00000002-0000-4000-8000-000000000000")).unwrap();
+    sweep(&base, &base.turn().unwrap());
+    assert_eq!(left_over(&base), 0);
+}
+
+#[test]
+fn tending_gives_back_and_mends_for_all_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(dir.path());
+    let (first, second) = (start(&base, "first", 30).unwrap(), start(&base, "second", 30).unwrap());
+    drop(take_slot(second.dir()));
+    let region = first.dir().join("devices/A");
+    let size = fs::metadata(&region).unwrap().len();
+    File::options().write(true).open(&region).unwrap().set_len(0).unwrap();
+    let turn = base.turn().unwrap();
+    first.tend();
+    assert_eq!(fs::metadata(&region).unwrap().len(), 0, "somebody else has the turn");
+    drop(turn);
+    first.tend();
+    assert_eq!(fs::metadata(&region).unwrap().len(), size);
+    let uid =
+        runs(base.dir()).unwrap().into_iter().find(|(_, n)| n.as_ref().unwrap().name == "second").unwrap().0;
+    assert_eq!(Reader::new(base.node()).read(&uid).unwrap().unwrap().occupied, 0);
 }
