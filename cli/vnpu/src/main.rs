@@ -5,8 +5,11 @@ mod base;
 mod child;
 mod choose;
 mod error;
+mod interposer;
+mod node_plugin;
 mod regions;
 mod run;
+mod top;
 mod wish;
 
 use std::process::ExitCode;
@@ -29,12 +32,19 @@ enum Command {
     /// memory than it has, and a hard run gets its share of the compute whatever the others want. Its exit code is passed on; a program killed by a signal
     /// gives 128 + the signal, one that cannot be started 126 or 127, and an error of vnpu itself 125.
     Run(run::RunArguments),
+    /// Show what the runs and claims on this machine may use and do use.
+    ///
+    /// It only looks: nothing is given back, repaired or removed. Runs are those of this user; the claims of the
+    /// node plugin are shown to root.
+    Top(top::TopArguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let Command::Run(arguments) = arguments.command;
-    match run::run(&arguments) {
+    let done = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("vnpu: {error}");

@@ -1,8 +1,6 @@
 //! `vnpu run`: chip, regions, program, in this order, and everything away again behind it.
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,14 +16,11 @@ use crate::child::Chore;
 use crate::error::RunError;
 use crate::regions::{Note, RunRegions};
 use crate::wish::Wish;
-use crate::{child, choose};
+use crate::{child, choose, interposer, node_plugin};
 
 /// Between looks for dead processes that no process of the run can judge, because they were in another PID
 /// namespace, and for what programs spoiled: what is wrong stays so until then.
 const TENDING: Duration = Duration::from_secs(3);
-/// Tries to be alone with the plugin's lock, and the time between two of them: about a second in all.
-const TRIES: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Options of `vnpu run`.
 #[derive(Debug, Args)]
@@ -102,7 +97,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     // First of all: the vendor's library is asked from a thread of its own.
     let blocked = child::block()?;
     refuse_beside_plugin(&arguments.state_dir)?;
-    let preload = preload_library(arguments.interposer_dir.as_deref())?;
+    let preload = interposer::find(arguments.interposer_dir.as_deref())?;
     let base = Base::find(arguments.run_dir.as_deref())?;
     let backend = Ascend::new(AscendOptions {
         dcmi_library: arguments.dcmi_library.clone(),
@@ -123,59 +118,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     result
 }
 
-/// The plugin holds a shared lock on `<state-dir>/lock` for life; only somebody who gets the exclusive one is
-/// alone. It is let go at once: several runs beside each other are fine.
 fn refuse_beside_plugin(state_dir: &Path) -> Result<(), RunError> {
     let lock = state_dir.join("lock");
-    let file = match File::open(&lock) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(RunError::io("see whether the node plugin runs by", &lock, e)),
-    };
-    match is_alone(&file, || std::thread::sleep(PAUSE)) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(RunError::PluginRuns { lock }),
-        Err(e) => Err(RunError::io("lock", &lock, e)),
+    match node_plugin::runs(state_dir) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(RunError::PluginRuns { lock }),
+        Err(e) => Err(RunError::io("see whether the node plugin runs by", &lock, e)),
     }
-}
-
-/// Whether nobody keeps a lock on `file`. Another run that asks the same at this moment has one too, but not for
-/// long.
-fn is_alone(file: &File, mut pause: impl FnMut()) -> io::Result<bool> {
-    for _ in 0..TRIES {
-        match file.try_lock() {
-            Ok(()) => return file.unlock().map(|()| true),
-            Err(TryLockError::WouldBlock) => pause(),
-            Err(TryLockError::Error(e)) => return Err(e),
-        }
-    }
-    Ok(false)
-}
-
-fn preload_library(configured: Option<&Path>) -> Result<PathBuf, RunError> {
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
-    let candidates: Vec<PathBuf> = match configured {
-        Some(dir) => vec![dir.to_path_buf()],
-        None => beside.into_iter().chain([PathBuf::from("/usr/local/lib/vnpu")]).collect(),
-    };
-    let mut missing = PathBuf::from("libvnpu.so");
-    for dir in candidates {
-        // Absolute: the program may change its directory before it starts others.
-        let dir = std::path::absolute(&dir).map_err(|e| RunError::io("find", &dir, e))?;
-        match ["libvnpu.so", "libvnpu_core.so"].iter().map(|name| dir.join(name)).find(|path| !path.exists())
-        {
-            None => {
-                let path = dir.join("libvnpu.so");
-                // The loader splits the variable at spaces and colons, whatever quotes are around.
-                if path.to_string_lossy().contains([' ', ':']) {
-                    return Err(RunError::InterposerPath { path });
-                }
-                return Ok(path);
-            }
-            Some(path) => missing = path,
-        }
-    }
-    Err(RunError::InterposerMissing { path: missing })
 }
 
 /// What the run is called: as asked, else as its program is.
@@ -193,27 +142,3 @@ fn note(name: Option<&str>, program: Option<&OsString>) -> Result<Note, RunError
 
 /// As long as a label of DNS.
 const LONGEST_NAME: usize = 63;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_run_that_asks_at_the_same_moment_is_not_the_plugin() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let (ours, other) = (File::create(&path).unwrap(), File::create(&path).unwrap());
-        other.lock().unwrap();
-        let mut pauses = 0;
-        let alone = is_alone(&ours, || {
-            pauses += 1;
-            if pauses == 2 {
-                other.unlock().unwrap();
-            }
-        });
-        assert!(alone.unwrap());
-        assert_eq!(pauses, 2);
-        other.lock_shared().unwrap();
-        assert!(!is_alone(&ours, || ()).unwrap(), "who keeps it is");
-    }
-}
