@@ -1,11 +1,11 @@
 //! A driver's files and device nodes as on a node with the vendor's driver, below roots of one's own.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use standin_protocol::{DRIVER_DIRECTORY, Machine};
+use standin_protocol::{DRIVER_DIRECTORY, Machine, Nvidia};
 
 /// Where to put what.
 #[derive(Debug, Clone)]
@@ -14,7 +14,8 @@ pub struct LayoutOptions {
     pub driver_root: PathBuf,
     /// Stands for `/dev` of a node.
     pub dev_root: PathBuf,
-    /// Directory with `libdcmi.so`, `libascendcl.so`, `libacl_rt_impl.so`, `libruntime.so`.
+    /// Directory with `libdcmi.so`, `libascendcl.so`, `libacl_rt_impl.so`, `libruntime.so` (for a machine with Ascend
+    /// cards), `libcuda.so.1` (for one with GPUs).
     pub libraries: PathBuf,
 }
 
@@ -33,8 +34,72 @@ impl std::error::Error for LayoutError {}
 /// Device nodes that are not of one chip.
 const SHARED_NODES: [&str; 3] = ["davinci_manager", "devmm_svm", "hisi_hdc"];
 
+/// The same for GPUs.
+const SHARED_GPU_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
+
+/// Each is there under its full version, with the links that loaders and linkers follow.
+const GPU_LIBRARY_NAMES: &[&str] = &["libcuda.so"];
+
+/// Where the NVIDIA libraries lie below the driver root, as Debian's packages put them.
+const GPU_LIBRARIES: &str =
+    if cfg!(target_arch = "aarch64") { "usr/lib/aarch64-linux-gnu" } else { "usr/lib/x86_64-linux-gnu" };
+
 /// Makes the files, and exactly the device nodes of `machine` (those of vanished dies are removed).
 pub fn lay_out(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutError> {
+    // The driver's socket lies there, also of a machine that has GPUs only.
+    for directory in [options.driver_root.join(DRIVER_DIRECTORY).join("lib64"), options.dev_root.clone()] {
+        fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, &e))?;
+    }
+    if let Some(nvidia) = &machine.nvidia {
+        lay_out_gpus(nvidia, options)?;
+    }
+    if has_cards(machine) {
+        lay_out_cards(machine, options)?;
+    }
+    lay_out_nodes(machine, &options.dev_root)
+}
+
+/// Whether there is Ascend hardware: with no GPUs either it may come later.
+fn has_cards(machine: &Machine) -> bool {
+    !machine.cards.is_empty() || machine.nvidia.is_none()
+}
+
+/// Puts a file in place through a second name: a process that has the old file mapped must keep its text.
+fn copy(from: &Path, directory: &Path, name: &str) -> Result<(), LayoutError> {
+    let (fresh, to) = (directory.join(format!(".{name}.new")), directory.join(name));
+    fs::copy(from, &fresh).map_err(|e| failed("copy", from, &e))?;
+    fs::rename(&fresh, &to).map_err(|e| failed("put in place", &to, &e))
+}
+
+fn link(directory: &Path, name: &str, target: &str) -> Result<(), LayoutError> {
+    let (fresh, to) = (directory.join(format!(".{name}.new")), directory.join(name));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed("remove", &fresh, &error));
+        }
+        _ => {}
+    }
+    symlink(target, &fresh).map_err(|e| failed("link", &fresh, &e))?;
+    fs::rename(&fresh, &to).map_err(|e| failed("put in place", &to, &e))
+}
+
+fn lay_out_gpus(nvidia: &Nvidia, options: &LayoutOptions) -> Result<(), LayoutError> {
+    let directory = options.driver_root.join(GPU_LIBRARIES);
+    fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, &e))?;
+    for library in GPU_LIBRARY_NAMES {
+        let (real, short) = (format!("{library}.{}", nvidia.driver_version), format!("{library}.1"));
+        copy(&options.libraries.join(&short), &directory, &real)?;
+        link(&directory, &short, &real)?;
+        link(&directory, library, &short)?;
+    }
+    let bin = options.driver_root.join("usr/bin");
+    fs::create_dir_all(&bin).map_err(|e| failed("create", &bin, &e))?;
+    let smi = bin.join("nvidia-smi");
+    write(&smi, "#!/bin/sh\n# A stand-in: there is no hardware to show.\necho \"nvidia-smi (stand-in)\"\n")?;
+    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))
+}
+
+fn lay_out_cards(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutError> {
     let driver = options.driver_root.join(DRIVER_DIRECTORY);
     let dcmi = options.driver_root.join("usr/local/dcmi");
     for directory in [
@@ -46,7 +111,6 @@ pub fn lay_out(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutE
         options.driver_root.join("usr/local/bin"),
         options.driver_root.join("var/queue_schedule"),
         options.driver_root.join("etc"),
-        options.dev_root.clone(),
     ] {
         fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, &e))?;
     }
@@ -56,11 +120,7 @@ pub fn lay_out(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutE
         ("libacl_rt_impl.so", driver.join("lib64/driver")),
         ("libruntime.so", driver.join("lib64/driver")),
     ] {
-        let (from, to) = (options.libraries.join(file), directory.join(file));
-        // Through a second name: a process that has the old file mapped must keep its text.
-        let fresh = directory.join(format!(".{file}.new"));
-        fs::copy(&from, &fresh).map_err(|e| failed("copy", &from, &e))?;
-        fs::rename(&fresh, &to).map_err(|e| failed("put in place", &to, &e))?;
+        copy(&options.libraries.join(file), &directory, file)?;
     }
     let version = format!(
         "Version={0}\nascendhal_version=7.35.23\npackage_version={0}\nInnerversion=V100R001C23SPC001B000\n",
@@ -73,17 +133,24 @@ pub fn lay_out(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutE
     )?;
     let smi = options.driver_root.join("usr/local/bin/npu-smi");
     write(&smi, "#!/bin/sh\n# A stand-in: there is no hardware to show.\necho \"npu-smi (stand-in)\"\n")?;
-    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))?;
-    lay_out_nodes(machine, &options.dev_root)
+    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))
 }
 
 fn lay_out_nodes(machine: &Machine, dev_root: &Path) -> Result<(), LayoutError> {
-    let mut wanted: Vec<String> = SHARED_NODES.iter().map(|name| (*name).to_owned()).collect();
-    wanted.extend(machine.dies().map(|(_, die)| format!("davinci{}", die.phys_id)));
+    let mut wanted: Vec<String> = Vec::new();
+    if has_cards(machine) {
+        wanted.extend(SHARED_NODES.map(str::to_owned));
+        wanted.extend(machine.dies().map(|(_, die)| format!("davinci{}", die.phys_id)));
+    }
+    if machine.nvidia.is_some() {
+        wanted.extend(SHARED_GPU_NODES.map(str::to_owned));
+        wanted.extend(machine.gpus().map(|gpu| format!("nvidia{}", gpu.minor)));
+    }
     let entries = fs::read_dir(dev_root).map_err(|e| failed("list", dev_root, &e))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_prefix("davinci").and_then(|rest| rest.parse::<u32>().ok());
+        let chip = name.strip_prefix("davinci").or_else(|| name.strip_prefix("nvidia"));
+        let number = chip.and_then(|rest| rest.parse::<u32>().ok());
         if number.is_some() && !wanted.contains(&name) {
             fs::remove_file(entry.path()).map_err(|e| failed("remove", &entry.path(), &e))?;
         }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use standin_device::{LayoutOptions, MachineFile, Server, State, lay_out};
 use standin_protocol::{Machine, SOCKET_BELOW_ROOT};
 
-/// A simulated Ascend machine's kernel driver.
+/// The kernel driver of a simulated machine with Ascend cards, NVIDIA GPUs or both.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -47,13 +47,13 @@ enum Command {
     },
     /// Print a machine to start from.
     Sample {
-        /// 910C (modules of two dies) or 910B (single dies).
+        /// 910C (modules of two dies), 910B (single dies) or H100 (GPUs).
         #[arg(long, default_value = "910C")]
         chip: String,
-        /// How many cards (modules).
+        /// How many cards (modules, GPUs).
         #[arg(long, default_value_t = 1)]
         cards: u32,
-        /// HBM of each die, MiB.
+        /// Memory of each die or GPU, MiB.
         #[arg(long, default_value_t = 65536)]
         memory_mib: u64,
     },
@@ -87,7 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let machine = match chip.as_str() {
                 "910C" => Machine::ascend_910c(cards, memory_mib),
                 "910B" => Machine::ascend_910b(cards, memory_mib),
-                other => return Err(format!("{other}: 910C or 910B").into()),
+                "H100" => Machine::nvidia_h100(cards, memory_mib),
+                other => return Err(format!("{other}: 910C, 910B or H100").into()),
             };
             print!("{}", serde_saphyr::to_string(&machine)?);
             Ok(())

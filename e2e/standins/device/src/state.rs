@@ -4,10 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use standin_executor::{Executor, Mark};
-use standin_protocol::{Card, Die, DieView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector};
+use standin_protocol::{
+    Card, Die, DieView, GpuView, GpusView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector,
+    gpu_minor,
+};
 
 /// DCMI: no such device. The vendor's header calls it `DCMI_ERR_CODE_DEVICE_NOT_EXIST`.
 const DEVICE_NOT_EXIST: i32 = -8008;
+
+/// NVML: the library or driver is not there.
+const NVML_DRIVER_NOT_LOADED: i32 = 9;
 
 /// Where device addresses begin: far from any mapping of the host, so that a stray host access faults.
 const FIRST_ADDRESS: u64 = 0x12C0_0000_0000;
@@ -20,9 +26,9 @@ const GAP: u64 = 2 << 20;
 pub struct PeerId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct ChipId {
-    card: i32,
-    die: i32,
+enum ChipId {
+    Die { card: i32, die: i32 },
+    Gpu { minor: u32 },
 }
 
 #[derive(Debug)]
@@ -66,7 +72,8 @@ impl State {
         }
     }
 
-    /// Puts another description in place. Allocations stay with their (card, die), also of one that vanished.
+    /// Puts another description in place. Allocations stay with their (card, die) or
+    /// minor number, also of one that vanished.
     pub fn set_machine(&mut self, machine: Machine) {
         self.machine = machine;
     }
@@ -103,6 +110,10 @@ impl State {
             Request::Manage { selector, .. } => match self.fault(request) {
                 Some(fault) if fault.error != 0 => Reply::Code(fault.error),
                 _ => self.manage(*selector),
+            },
+            Request::Gpus { .. } => match self.fault(request) {
+                Some(fault) if fault.error != 0 => Reply::Code(fault.error),
+                _ => self.gpus(),
             },
             Request::Devices => {
                 let mut devices: Vec<_> =
@@ -190,13 +201,24 @@ impl State {
     }
 
     fn fault(&self, request: &Request) -> Option<&standin_protocol::Fault> {
-        let Request::Manage { function, selector } = request else { return None };
+        let (function, selector) = match request {
+            Request::Manage { function, selector } => (function, selector),
+            Request::Gpus { function, minor } => {
+                let minor = minor.and_then(|minor| i32::try_from(minor).ok());
+                return self.machine.faults.iter().find(|fault| fault.hits(function, minor, None));
+            }
+            _ => return None,
+        };
+        let ids = |chip: Option<ChipId>| match chip {
+            Some(ChipId::Die { card, die }) => (Some(card), Some(die)),
+            _ => (None, None),
+        };
         let (card, device) = match *selector {
             Selector::Machine => (None, None),
             Selector::Card(card) => (Some(card), None),
             Selector::Die(card, device) => (Some(card), Some(device)),
-            Selector::Logic(id) => self.by_logic(id).map_or((None, None), |c| (Some(c.card), Some(c.die))),
-            Selector::Physical(id) => self.by_phys(id).map_or((None, None), |c| (Some(c.card), Some(c.die))),
+            Selector::Logic(id) => ids(self.by_logic(id)),
+            Selector::Physical(id) => ids(self.by_phys(id)),
         };
         self.machine.faults.iter().find(|fault| fault.hits(function, card, device))
     }
@@ -216,7 +238,7 @@ impl State {
                     None => Reply::Code(DEVICE_NOT_EXIST),
                 };
             }
-            Selector::Die(card, die) => Some(ChipId { card, die }),
+            Selector::Die(card, die) => Some(ChipId::Die { card, die }),
             Selector::Logic(id) => self.by_logic(id),
             Selector::Physical(id) => self.by_phys(id),
         };
@@ -229,29 +251,46 @@ impl State {
     fn view(&self, chip: ChipId) -> Option<DieView> {
         let (card, die) = self.find(chip)?;
         let logic_id = self.in_phys_order().iter().position(|other| *other == chip)?;
-        let processes = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.open.contains(&chip))
-            .map(|(peer, process)| ProcessView {
-                pid: process.pid,
-                bytes: self.machine.context_bytes
-                    + self
-                        .allocations
-                        .values()
-                        .filter(|a| a.peer == *peer && a.chip == chip)
-                        .map(|a| a.bytes)
-                        .sum::<u64>(),
-            })
-            .collect();
         Some(DieView {
             card: Card { dies: Vec::new(), ..card.clone() },
             die: die.clone(),
             logic_id: logic_id as u32,
             used: self.used(chip),
-            processes,
+            processes: self.processes_on(chip),
             super_pod: self.machine.super_pod,
         })
+    }
+
+    fn gpus(&self) -> Reply {
+        let Some(nvidia) = &self.machine.nvidia else { return Reply::Code(NVML_DRIVER_NOT_LOADED) };
+        let mut gpus: Vec<GpuView> = nvidia
+            .gpus
+            .iter()
+            .map(|gpu| {
+                let chip = ChipId::Gpu { minor: gpu.minor };
+                GpuView { gpu: gpu.clone(), used: self.used(chip), processes: self.processes_on(chip) }
+            })
+            .collect();
+        gpus.sort_by(|a, b| a.gpu.pci.cmp(&b.gpu.pci));
+        Reply::Gpus(Box::new(GpusView {
+            driver_version: nvidia.driver_version.clone(),
+            cuda_version: nvidia.cuda_version,
+            unknown_symbols: nvidia.unknown_symbols,
+            module_bytes: nvidia.module_bytes,
+            gpus,
+        }))
+    }
+
+    fn processes_on(&self, chip: ChipId) -> Vec<ProcessView> {
+        let of = |peer: PeerId| self.allocations.values().filter(move |a| a.peer == peer && a.chip == chip);
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.open.contains(&chip))
+            .map(|(peer, process)| ProcessView {
+                pid: process.pid,
+                bytes: self.machine.context_bytes + of(*peer).map(|a| a.bytes).sum::<u64>(),
+            })
+            .collect()
     }
 
     fn allocate(&mut self, peer: PeerId, chip: ChipId, total: u64, bytes: u64) -> Reply {
@@ -272,21 +311,28 @@ impl State {
 
     fn on_chip(&mut self, phys_id: u32, act: impl FnOnce(&mut Self, ChipId, u64) -> Reply) -> Reply {
         let Some(chip) = self.by_phys(phys_id) else { return Reply::NotFound };
-        let Some(total) = self.find(chip).map(|(_, die)| die.memory_mib << 20) else {
-            return Reply::NotFound;
-        };
+        let Some(total) = self.memory_mib(chip).map(|mib| mib << 20) else { return Reply::NotFound };
         act(self, chip, total)
     }
 
+    fn memory_mib(&self, chip: ChipId) -> Option<u64> {
+        match chip {
+            ChipId::Die { .. } => self.find(chip).map(|(_, die)| die.memory_mib),
+            ChipId::Gpu { minor } => {
+                self.machine.gpus().find(|gpu| gpu.minor == minor).map(|gpu| gpu.memory_mib)
+            }
+        }
+    }
+
     fn find(&self, chip: ChipId) -> Option<(&Card, &Die)> {
-        self.machine.dies().find(|(card, die)| card.id == chip.card && die.id == chip.die)
+        self.machine.dies().find(|(card, die)| chip == id(card, die))
     }
 
     fn by_phys(&self, phys_id: u32) -> Option<ChipId> {
-        self.machine
-            .dies()
-            .find(|(_, die)| die.phys_id == phys_id)
-            .map(|(card, die)| ChipId { card: card.id, die: die.id })
+        if let Some(minor) = gpu_minor(phys_id) {
+            return Some(ChipId::Gpu { minor });
+        }
+        self.machine.dies().find(|(_, die)| die.phys_id == phys_id).map(|(card, die)| id(card, die))
     }
 
     fn by_logic(&self, logic_id: u32) -> Option<ChipId> {
@@ -296,6 +342,10 @@ impl State {
     fn in_phys_order(&self) -> Vec<ChipId> {
         let mut dies: Vec<_> = self.machine.dies().collect();
         dies.sort_by_key(|(_, die)| die.phys_id);
-        dies.into_iter().map(|(card, die)| ChipId { card: card.id, die: die.id }).collect()
+        dies.into_iter().map(|(card, die)| id(card, die)).collect()
     }
+}
+
+fn id(card: &Card, die: &Die) -> ChipId {
+    ChipId::Die { card: card.id, die: die.id }
 }

@@ -76,6 +76,8 @@ fn candidates() -> Vec<PathBuf> {
         found.push(directory.join(SOCKET_NAME));
         found.push(directory.join("..").join(SOCKET_NAME));
         found.push(directory.join("../Ascend/driver/lib64").join(SOCKET_NAME));
+        // From /usr/lib/<architecture>, where the NVIDIA libraries are.
+        found.push(directory.join("../../local/Ascend/driver/lib64").join(SOCKET_NAME));
     }
     found.push(Path::new("/").join(SOCKET_BELOW_ROOT));
     found

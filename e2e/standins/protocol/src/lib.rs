@@ -3,11 +3,13 @@
 
 mod client;
 mod frame;
+mod gpu;
 mod machine;
 mod message;
 
 pub use client::{Client, ClientError, library_directory};
 pub use frame::{read_frame, write_frame};
+pub use gpu::{Gpu, GpuView, GpusView, Nvidia, UnknownSymbols, gpu_minor, gpu_number};
 pub use machine::{Card, Die, Fault, Machine, MultiDiePolicy, SuperPod};
 pub use message::{DieView, ProcessView, Reply, Request, RuntimeDevice, Selector};
 
@@ -23,5 +25,5 @@ pub const SOCKET_NAME: &str = "standin.sock";
 /// Environment variable that names the driver's socket; wins over every search.
 pub const SOCKET_VARIABLE: &str = "STANDIN_SOCKET";
 
-/// Environment variable that names the directory with the `davinciN` nodes; `/dev` without it.
+/// Environment variable that names the directory with the `davinciN` and `nvidiaN` nodes; `/dev` without it.
 pub const DEVICE_VARIABLE: &str = "STANDIN_DEV";

@@ -1,7 +1,9 @@
-//! A simulated machine as its YAML file describes it: cards, dies and the faults to play. Plain data, no state.
+//! A simulated machine as its YAML file describes it: cards, dies, GPUs and the faults to play. Plain data, no state.
 
 use serde::{Deserialize, Serialize};
 use standin_executor::Discipline;
+
+use crate::gpu::Nvidia;
 
 /// The whole machine: the content of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Machine {
     pub discipline: Discipline,
     /// The cards. On 910C a card is a module with two dies.
     pub cards: Vec<Card>,
+    /// NVIDIA GPUs, beside or instead of the cards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvidia: Option<Nvidia>,
     /// Calls that fail or hang.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
@@ -111,7 +116,7 @@ pub struct Die {
 pub struct Fault {
     /// Name of the C function.
     pub function: String,
-    /// On this card only.
+    /// On this card (or GPU, by its minor number) only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<i32>,
     /// On this device id only.
@@ -186,6 +191,7 @@ impl Machine {
             context_bytes: 0,
             discipline: Discipline::default(),
             cards,
+            nvidia: None,
             faults: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::GpusView;
 use crate::machine::{Card, Die, MultiDiePolicy, SuperPod};
 
 /// Which object a management call is about.
@@ -29,21 +30,28 @@ pub enum Request {
         /// What it is about.
         selector: Selector,
     },
+    /// An NVML call, or a CUDA call that fails or hangs by configuration.
+    Gpus {
+        /// Name of the C function.
+        function: String,
+        /// Minor number of the GPU that it is about; `None` for the machine.
+        minor: Option<u32>,
+    },
     /// All devices, for the runtime.
     Devices,
     /// The process opens a device (`rtSetDevice`).
     Open {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
     },
     /// The process closes a device: its memory there is freed.
     Close {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
     },
     /// Takes memory; the size is exact, rounding is the runtime's business.
     Allocate {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
         /// Bytes.
         bytes: u64,
@@ -55,7 +63,7 @@ pub enum Request {
     },
     /// Total and free bytes of a device over all processes.
     MemoryInfo {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
     },
     /// Makes an allocation known to other processes.
@@ -70,26 +78,26 @@ pub enum Request {
     },
     /// Puts a kernel at the end of the process's queue on a device.
     Launch {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
         /// How long it takes where nobody else has work.
         nanos: u64,
     },
     /// Puts an event there.
     Record {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
     },
     /// When an event was reached; it is told once.
     Reached {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
         /// What `Record` answered.
         mark: u64,
     },
     /// How much of the process's work is not done.
     Queued {
-        /// Physical id.
+        /// Physical id, or a GPU's number.
         phys_id: u32,
     },
 }
@@ -150,6 +158,8 @@ pub enum Reply {
     Die(Box<DieView>),
     /// The call returns this code: a configured fault, or no such object.
     Code(i32),
+    /// To `Gpus`: all of them, whichever the call is about.
+    Gpus(Box<GpusView>),
     /// To `Devices`.
     Devices(Vec<RuntimeDevice>),
     /// To `Allocate` and `Import`.
