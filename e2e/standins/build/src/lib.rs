@@ -32,6 +32,10 @@ const PACKAGES: [&str; 6] = [
     "standin-ascendcl",
     "acl-demo",
 ];
+/// The NVIDIA half: packages, libraries as cargo names them and as the loader wants them, programs.
+const NVIDIA_PACKAGES: [&str; 2] = ["standin-cuda", "cuda-demo"];
+const NVIDIA_LIBRARIES: [(&str, &str); 1] = [("libcuda.so", "libcuda.so.1")];
+const NVIDIA_PROGRAMS: [&str; 2] = ["cuda-demo", "cuda-demo-linked"];
 const LIBRARIES: [&str; 4] = ["libdcmi.so", "libascendcl.so", "libacl_rt_impl.so", "libruntime.so"];
 const PROGRAMS: [&str; 3] = ["standin-device", "acl-demo", "acl-demo-linked"];
 
@@ -45,7 +49,7 @@ pub fn build(release: bool) -> Result<Artefacts> {
     };
     let mut command = Command::new(cargo);
     command.current_dir(workspace).args(["build", "--quiet", "--target-dir"]).arg(&target);
-    for package in PACKAGES {
+    for package in PACKAGES.iter().chain(&NVIDIA_PACKAGES) {
         command.args(["--package", package]);
     }
     if release {
@@ -60,7 +64,10 @@ pub fn build(release: bool) -> Result<Artefacts> {
     for library in LIBRARIES {
         place(&built.join(library), &artefacts.lib, library)?;
     }
-    for program in PROGRAMS {
+    for (library, name) in NVIDIA_LIBRARIES {
+        place(&built.join(library), &artefacts.lib, name)?;
+    }
+    for program in PROGRAMS.iter().chain(&NVIDIA_PROGRAMS) {
         place(&built.join(program), &artefacts.bin, program)?;
     }
     Ok(artefacts)

@@ -1,0 +1,365 @@
+//! Graphs: what a capture recorded, made ready and launched as one piece of work. A graph's kernels run one after the
+//! other, whatever branches it has.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use standin_protocol::Request;
+
+use crate::memory::{Block, Kind, PAGE, take};
+use crate::module::nanos_of;
+use crate::process::{Process, pointer, process};
+use crate::status::{Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, put, put_if};
+use crate::stream::{At, HostCall, call_later, resolve, submit};
+
+/// What a graph does.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// How long its kernels take.
+    pub nanos: u64,
+    /// Host functions, called when the kernels are done.
+    pub host: Vec<HostCall>,
+    /// Memory that it takes when it is launched: address and bytes.
+    pub allocations: Vec<(u64, u64)>,
+    /// Memory that it gives back.
+    pub frees: Vec<u64>,
+    /// How many nodes it has.
+    pub nodes: usize,
+}
+
+impl Graph {
+    /// What another does comes after it.
+    pub fn append(&mut self, other: Self) {
+        self.nanos += other.nanos;
+        self.host.extend(other.host);
+        self.allocations.extend(other.allocations);
+        self.frees.extend(other.frees);
+        self.nodes += other.nodes;
+    }
+}
+
+/// A graph made ready.
+#[derive(Debug, Default)]
+struct Ready {
+    graph: Graph,
+    /// Memory of graph allocations that the graph also frees: kept from the first launch on, by device.
+    kept: Vec<(usize, u64)>,
+}
+
+/// The process's graphs.
+#[derive(Default)]
+pub struct Graphs {
+    /// Captured or built.
+    pub made: BTreeMap<usize, Graph>,
+    ready: BTreeMap<usize, Ready>,
+}
+
+fn instantiate(graph: *mut c_void) -> Answer<usize> {
+    let mut process = process()?;
+    let graph = process.graphs.made.get(&(graph as usize)).cloned().ok_or(INVALID_VALUE)?;
+    let handle = process.handle();
+    process.graphs.ready.insert(handle, Ready { graph, kept: Vec::new() });
+    Ok(handle)
+}
+
+/// The memory of a launch: what the graph frees itself is taken once and kept, the rest becomes the program's.
+fn take_memory(process: &mut Process, exec: usize, at: &At) -> Answer<()> {
+    let ready = process.graphs.ready.get(&exec).ok_or(INVALID_VALUE)?;
+    let (graph, kept) = (ready.graph.clone(), !ready.kept.is_empty());
+    for (address, bytes) in &graph.allocations {
+        let inside = graph.frees.contains(address);
+        // Launched again before the program freed it: the vendor refuses.
+        if !inside && process.memory.blocks.contains_key(address) {
+            return Err(INVALID_VALUE);
+        }
+        if inside && kept {
+            continue;
+        }
+        let size = bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?;
+        let taken = take(process, at.device, size)?;
+        if inside {
+            process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.kept.push((at.device, taken));
+        } else {
+            let block = Block {
+                context: at.context,
+                device: at.device,
+                bytes: *bytes,
+                taken: Some(taken),
+                kind: Kind::Graph,
+            };
+            process.memory.blocks.insert(*address, block);
+        }
+    }
+    let inside: Vec<u64> = graph.allocations.iter().map(|(address, _)| *address).collect();
+    for address in graph.frees.iter().filter(|address| !inside.contains(address)) {
+        crate::memory::release(process, *address)?;
+    }
+    Ok(())
+}
+
+fn launch(exec: *mut c_void, stream: *mut c_void, per_thread: bool) -> Answer<()> {
+    let mut process = process()?;
+    let at = resolve(&process, stream as usize, per_thread)?;
+    let exec = exec as usize;
+    let graph = process.graphs.ready.get(&exec).map(|ready| ready.graph.clone()).ok_or(INVALID_VALUE)?;
+    if let Some(outer) = process.captures.record(at.key) {
+        outer?.append(graph);
+        return Ok(());
+    }
+    process.forbid_implicit(&at)?;
+    take_memory(&mut process, exec, &at)?;
+    submit(&mut process, &at, graph.nanos)?;
+    graph.host.into_iter().try_for_each(|call| call_later(&mut process, &at, call))
+}
+
+fn forget(process: &mut Process, kept: Vec<(usize, u64)>) -> Answer<()> {
+    kept.into_iter().try_for_each(|(_, address)| process.ask(&Request::Free { address }).map(|_| ()))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(
+    exec: *mut *mut c_void,
+    graph: *mut c_void,
+    _flags: u64,
+) -> c_int {
+    // SAFETY: the caller's out-pointer.
+    code(instantiate(graph).and_then(|handle| unsafe { put(exec, pointer(handle)) }))
+}
+
+/// CUDA 11: with a buffer for what is wrong with the graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiate_v2(
+    exec: *mut *mut c_void,
+    graph: *mut c_void,
+    node: *mut *mut c_void,
+    log: *mut c_char,
+    room: usize,
+) -> c_int {
+    // SAFETY: the caller's out-pointer, which may be null, and `room` bytes.
+    unsafe {
+        put_if(node, std::ptr::null_mut());
+        if room > 0 {
+            put_if(log, 0);
+        }
+    }
+    // SAFETY: same contract.
+    unsafe { cuGraphInstantiateWithFlags(exec, graph, 0) }
+}
+
+/// Before CUDA 11; the same arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiate(
+    exec: *mut *mut c_void,
+    graph: *mut c_void,
+    node: *mut *mut c_void,
+    log: *mut c_char,
+    room: usize,
+) -> c_int {
+    // SAFETY: same contract.
+    unsafe { cuGraphInstantiate_v2(exec, graph, node, log, room) }
+}
+
+/// `CUDA_GRAPH_INSTANTIATE_PARAMS`.
+#[repr(C)]
+pub struct InstantiateParameters {
+    flags: u64,
+    upload: *mut c_void,
+    error_node: *mut c_void,
+    result: c_int,
+}
+
+/// # Safety
+/// The caller's out-pointer and structure.
+unsafe fn instantiate_with(
+    exec: *mut *mut c_void,
+    graph: *mut c_void,
+    parameters: *mut InstantiateParameters,
+) -> c_int {
+    // SAFETY: null, or the caller's structure.
+    let Some(parameters) = (unsafe { parameters.as_mut() }) else { return INVALID_VALUE };
+    // SAFETY: the caller's out-pointer.
+    let made = unsafe { cuGraphInstantiateWithFlags(exec, graph, parameters.flags) };
+    parameters.error_node = std::ptr::null_mut();
+    // 1 is `CUDA_GRAPH_INSTANTIATE_ERROR`.
+    parameters.result = c_int::from(made != 0);
+    made
+}
+
+/// Replaces what a graph made ready does. `node` and `result` of old; CUDA 12 has one structure that begins with the
+/// result.
+fn update(exec: *mut c_void, graph: *mut c_void) -> Answer<()> {
+    let mut process = process()?;
+    let fresh = process.graphs.made.get(&(graph as usize)).cloned().ok_or(INVALID_VALUE)?;
+    let ready = process.graphs.ready.get_mut(&(exec as usize)).ok_or(INVALID_VALUE)?;
+    ready.graph = fresh;
+    Ok(())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecUpdate(
+    exec: *mut c_void,
+    graph: *mut c_void,
+    node: *mut *mut c_void,
+    result: *mut c_int,
+) -> c_int {
+    let updated = update(exec, graph);
+    // SAFETY: the caller's out-pointers, which may be null. 1 is `CU_GRAPH_EXEC_UPDATE_ERROR`.
+    unsafe {
+        put_if(node, std::ptr::null_mut());
+        put_if(result, c_int::from(updated.is_err()));
+    }
+    code(updated)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecUpdate_v2(
+    exec: *mut c_void,
+    graph: *mut c_void,
+    result: *mut c_int,
+) -> c_int {
+    let updated = update(exec, graph);
+    // SAFETY: the caller's structure, which begins with the result.
+    unsafe { put_if(result, c_int::from(updated.is_err())) };
+    code(updated)
+}
+
+macro_rules! launches {
+    ($($launch:ident, $upload:ident, $with:ident, $per_thread:literal;)*) => {$(
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $launch(exec: *mut c_void, stream: *mut c_void) -> c_int {
+            code(launch(exec, stream, $per_thread))
+        }
+
+        /// There is nothing to bring to the device.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $upload(exec: *mut c_void, stream: *mut c_void) -> c_int {
+            code(process().and_then(|process| {
+                resolve(&process, stream as usize, $per_thread)?;
+                process.graphs.ready.get(&(exec as usize)).map(|_| ()).ok_or(INVALID_VALUE)
+            }))
+        }
+
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $with(
+            exec: *mut *mut c_void,
+            graph: *mut c_void,
+            parameters: *mut InstantiateParameters,
+        ) -> c_int {
+            // SAFETY: same contract.
+            unsafe { instantiate_with(exec, graph, parameters) }
+        }
+    )*};
+}
+
+launches! {
+    cuGraphLaunch, cuGraphUpload, cuGraphInstantiateWithParams, false;
+    cuGraphLaunch_ptsz, cuGraphUpload_ptsz, cuGraphInstantiateWithParams_ptsz, true;
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphExecDestroy(exec: *mut c_void) -> c_int {
+    code(process().and_then(|mut process| {
+        let ready = process.graphs.ready.remove(&(exec as usize)).ok_or(INVALID_VALUE)?;
+        forget(&mut process, ready.kept)
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphDestroy(graph: *mut c_void) -> c_int {
+    code(process().and_then(|mut process| {
+        process.graphs.made.remove(&(graph as usize)).map(|_| ()).ok_or(INVALID_VALUE)
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphCreate(graph: *mut *mut c_void, _flags: c_uint) -> c_int {
+    let made = process().map(|mut process| {
+        let handle = process.handle();
+        process.graphs.made.insert(handle, Graph::default());
+        handle
+    });
+    // SAFETY: the caller's out-pointer.
+    code(made.and_then(|handle| unsafe { put(graph, pointer(handle)) }))
+}
+
+/// The number of nodes; their handles are not told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetNodes(
+    graph: *mut c_void,
+    nodes: *mut *mut c_void,
+    count: *mut usize,
+) -> c_int {
+    let found = process().and_then(|process| {
+        process.graphs.made.get(&(graph as usize)).map(|graph| graph.nodes).ok_or(INVALID_VALUE)
+    });
+    if !nodes.is_null() {
+        return INVALID_VALUE;
+    }
+    // SAFETY: the caller's out-pointer.
+    code(found.and_then(|found| unsafe { put(count, found) }))
+}
+
+/// The beginning of `CUDA_KERNEL_NODE_PARAMS`: all that is looked at. A function may also be given as a kernel,
+/// behind the end of the first version, which is not looked at.
+#[repr(C)]
+pub struct KernelNode {
+    function: *mut c_void,
+}
+
+/// # Safety
+/// `parameters` is null or the caller's structure.
+unsafe fn add_kernel(
+    node: *mut *mut c_void,
+    graph: *mut c_void,
+    parameters: *const KernelNode,
+) -> Answer<()> {
+    // SAFETY: null, or the caller's structure.
+    let function = unsafe { parameters.as_ref() }.ok_or(INVALID_VALUE)?.function;
+    let mut process = process()?;
+    let nanos = nanos_of(&process, function as usize)?;
+    let handle = process.handle();
+    let graph = process.graphs.made.get_mut(&(graph as usize)).ok_or(INVALID_HANDLE)?;
+    graph.nanos += nanos;
+    graph.nodes += 1;
+    // SAFETY: the caller's out-pointer.
+    unsafe { put(node, pointer(handle)) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode(
+    node: *mut *mut c_void,
+    graph: *mut c_void,
+    _dependencies: *const c_void,
+    _count: usize,
+    parameters: *const KernelNode,
+) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { add_kernel(node, graph, parameters) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
+    node: *mut *mut c_void,
+    graph: *mut c_void,
+    _dependencies: *const c_void,
+    _count: usize,
+    parameters: *const KernelNode,
+) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { add_kernel(node, graph, parameters) })
+}
+
+/// Gives back what graphs keep between launches.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGraphMemTrim(device: c_int) -> c_int {
+    code(process().and_then(|mut process| {
+        process.device(device)?;
+        let device = device as usize;
+        let mut gone = Vec::new();
+        for ready in process.graphs.ready.values_mut() {
+            gone.extend(ready.kept.iter().filter(|(on, _)| *on == device));
+            ready.kept.retain(|(on, _)| *on != device);
+        }
+        forget(&mut process, gone)
+    }))
+}
