@@ -154,6 +154,9 @@ fn terminal(columns: u16) -> (File, OwnedFd) {
     let code =
         unsafe { libc::openpty(&raw mut ours, &raw mut theirs, nothing, std::ptr::null(), &raw const size) };
     assert_eq!(code, 0);
+    // Else the program would keep our end open, and wait for somebody to read from it when this test has failed.
+    // SAFETY: sets a flag of a descriptor that was opened above.
+    assert_eq!(unsafe { libc::fcntl(ours, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
     // SAFETY: opened above, and nobody else's.
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
 }
