@@ -200,3 +200,14 @@ fn a_full_node_is_read_well_within_a_deadline() {
     let options = AscendOptions { deadline: Duration::from_secs(30), ..node.options() };
     assert_eq!(Ascend::new(options).discover().unwrap().chips.len(), 128);
 }
+
+#[test]
+fn a_backend_that_goes_leaves_its_library_to_the_threads_that_used_it() {
+    let node = Node::start(&Machine::ascend_910b(1, 65536));
+    let ascend = node.ascend();
+    ascend.discover().unwrap();
+    let library = ascend.library().unwrap();
+    drop(ascend);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.lines().any(|line| line.ends_with(library.to_str().unwrap())), "{}", library.display());
+}

@@ -12,6 +12,7 @@
 //! time, except that a call which hangs is left behind while others go on.
 
 use std::ffi::{c_int, c_uint};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, Symbol};
@@ -42,7 +43,9 @@ pub(crate) struct Library {
     errors: Option<GetErrors>,
     info: Option<GetInfo>,
     processes: Option<GetProcesses>,
-    _library: Handle,
+    // Never unloaded: the thread that made the calls may end after we are gone, and what the library does at the end
+    // of a thread must then still be there.
+    _library: ManuallyDrop<Handle>,
 }
 
 impl Library {
@@ -101,7 +104,7 @@ impl Library {
             errors: optional(lib, "dcmi_get_device_errorcode_v2"),
             info: optional(lib, "dcmi_get_device_info"),
             processes: optional(lib, "dcmi_get_device_resource_info"),
-            _library: library,
+            _library: ManuallyDrop::new(library),
         })
     }
 
