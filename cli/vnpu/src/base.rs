@@ -2,6 +2,7 @@
 //! there. It is the user's alone, like all that lies in it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,7 +48,16 @@ impl Base {
     /// turn away or put another directory in its place.
     pub(crate) fn make(&self) -> Result<(), RunError> {
         make_private(&self.dir, true)?;
-        let found = fs::metadata(&self.dir).map_err(|e| RunError::io("look at", &self.dir, e))?;
+        self.check()
+    }
+
+    /// Whether the directory is this user's alone; one that is not there would be made so.
+    pub(crate) fn check(&self) -> Result<(), RunError> {
+        let found = match fs::metadata(&self.dir) {
+            Ok(found) => found,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(RunError::io("look at", &self.dir, e)),
+        };
         let problem = if found.uid() != user() {
             format!("belongs to user {}, not to user {}", found.uid(), user())
         } else if found.mode() & 0o022 != 0 {

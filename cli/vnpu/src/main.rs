@@ -4,6 +4,7 @@
 mod base;
 mod child;
 mod choose;
+mod doctor;
 mod error;
 mod interposer;
 mod node_plugin;
@@ -37,12 +38,19 @@ enum Command {
     /// It only looks: nothing is given back, repaired or removed. Runs are those of this user; the claims of the
     /// node plugin are shown to root.
     Top(top::TopArguments),
+    /// Say what is installed here, and whether this version fits it.
+    ///
+    /// The report can be attached to an issue: it holds versions, paths, names of functions and identities of chips,
+    /// and nothing of programs or data. The exit code is 0 when all fits, 1 when something does not, and 2 when
+    /// something could not be looked at.
+    Doctor(doctor::DoctorArguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Top(arguments) => top::top(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {
         Ok(code) => ExitCode::from(code),

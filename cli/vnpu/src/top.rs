@@ -1,6 +1,6 @@
 //! `vnpu top`: what the runs and claims on this machine may use and do use, again and again.
 
-mod look;
+pub(crate) mod look;
 mod row;
 mod screen;
 
