@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use vnpu_e2e_stack::{Artefacts, Machine, Options, Stack, StackOptions};
 
+use crate::shares;
 use crate::shell::{Shell, note, path, promise};
 
 /// Devices of all slices, as a table.
@@ -50,7 +51,7 @@ pub(crate) fn show(artefacts: Artefacts, keep: bool) -> Result<()> {
     }
     println!();
     if keep {
-        println!("The cluster stays, with the three pods. To use it:");
+        println!("The cluster stays, with the pods; two are busy for an hour. To use it:");
         println!("  export KUBECONFIG={}", stack.cluster.kubeconfig().display());
         println!("  {} get pods", kubectl.display());
         println!("`make demo-down` removes it.");
@@ -68,7 +69,8 @@ fn steps(stack: &Stack, shell: &mut Shell) -> Result<()> {
     devices(shell)?;
     tenants(stack, shell)?;
     conditions(stack, shell)?;
-    modules(shell)
+    modules(shell)?;
+    compute(stack, shell)
 }
 
 fn devices(shell: &mut Shell) -> Result<()> {
@@ -143,6 +145,51 @@ fn modules(shell: &mut Shell) -> Result<()> {
     note("chips 0 and 1 of module 1: one whole module, since module 0 has tenants");
     shell.took();
     Ok(())
+}
+
+fn compute(stack: &Stack, shell: &mut Shell) -> Result<()> {
+    shell.step("Two busy pods on one chip, with 30 and 70 % of it");
+    shell.run(
+        "kubectl delete --now -f e2e/demo/manifests/tenant-a.yaml -f e2e/demo/manifests/tenant-b.yaml",
+    )?;
+    note("the first two make room: the two that come ask for a whole chip together");
+    shell.run("sed -n '/cores/p; /command/p' e2e/demo/manifests/busy.yaml")?;
+    shell.run("kubectl apply -f e2e/demo/manifests/busy.yaml")?;
+    shell.run("kubectl wait --for=condition=Ready pod/small pod/large --timeout=60s")?;
+    let (small, large) = side_by_side(stack, shell)?;
+    let claims = shell.run(BUSY_CLAIMS)?;
+    let chips: Vec<&str> = claims.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
+    anyhow::ensure!(matches!(chips.as_slice(), [a, b] if a == b), "both shares should be of one chip");
+    shares::check(small, large)?;
+    note(&format!(
+        "30 percent got {small:.1}, 70 percent got {large:.1}, of the chip's last {SECONDS} seconds"
+    ));
+    shell.took();
+    Ok(())
+}
+
+/// Claims of the busy pods, as of [`CLAIMS`].
+const BUSY_CLAIMS: &str = "kubectl get resourceclaims small large -o custom-columns='\
+CLAIM:.metadata.name,\
+CHIP:.status.allocation.devices.results[*].device,\
+CORES:.status.allocation.devices.results[*].consumedCapacity.cores'";
+
+/// Seconds of the pods' lives that are shown and added up.
+const SECONDS: usize = 4;
+
+/// What each of the two busy pods got of the chip while both were: waits until both have told some seconds more.
+fn side_by_side(stack: &Stack, shell: &Shell) -> Result<(f64, f64)> {
+    let said = |pod: &str| shell.silently(&format!("kubectl logs {pod}"));
+    let seconds = |said: &str| said.lines().filter(|line| line.starts_with("busy ")).count();
+    let before = (seconds(&said("small")?), seconds(&said("large")?));
+    // One more than is shown: in the first something may still have been otherwise.
+    stack.cluster.wait_for("the busy pods to tell what they get", Duration::from_secs(60), || {
+        let now = (seconds(&said("small")?), seconds(&said("large")?));
+        Ok(now.0 > before.0 + SECONDS && now.1 > before.1 + SECONDS)
+    })?;
+    let shown = |pod: &str| shell.run(&format!("kubectl logs --tail={SECONDS} {pod}"));
+    let got = |said: String| shares::latest(&said, SECONDS)?.context("it did not tell so many seconds");
+    Ok((got(shown("small")?)?, got(shown("large")?)?))
 }
 
 /// A Ready pod may not have said anything yet.

@@ -1,4 +1,4 @@
-//! The first part: a quota on this machine, without Kubernetes.
+//! The first part: quotas on this machine, without Kubernetes.
 
 use std::time::Instant;
 
@@ -6,6 +6,7 @@ use anyhow::Result;
 use vnpu_e2e_stack::Artefacts;
 
 use crate::machine::Machine;
+use crate::shares;
 use crate::shell::{Shell, note, path, promise};
 
 /// Shows it.
@@ -14,7 +15,7 @@ use crate::shell::{Shell, note, path, promise};
 /// When a command does not answer as promised.
 pub(crate) fn show(artefacts: &Artefacts) -> Result<()> {
     let begun = Instant::now();
-    println!("\n#### 1. On this machine: any program under a memory quota, without Kubernetes");
+    println!("\n#### 1. On this machine: any program under a share of a chip, without Kubernetes");
     let machine = Machine::start(artefacts)?;
     let mut environment = machine.environment();
     println!(
@@ -52,6 +53,32 @@ pub(crate) fn show(artefacts: &Artefacts) -> Result<()> {
     note("3 GiB in the first: the second is out of memory");
     shell.took();
 
+    compute(&mut shell)?;
     println!("\nThe first part took {:.1} s.", begun.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Two busy programs side by side, and a third for which nothing is left.
+const SIDE_BY_SIDE: &str = "\
+vnpu run --memory 4Gi --cores 30 --name small -- acl-demo busy --seconds 6 | sed 's/^/small: /' &
+vnpu run --memory 4Gi --cores 70 --name large -- acl-demo busy --seconds 6 | sed 's/^/large: /' &
+sleep 3; vnpu top --once; vnpu run --memory 4Gi --cores 10 -- acl-demo info; wait";
+
+fn compute(shell: &mut Shell) -> Result<()> {
+    shell.step("Two busy programs share the chip 30 to 70; nothing is left for a third");
+    let said = shell.run(SIDE_BY_SIDE)?;
+    let of = |name: &str| {
+        let prefix = format!("{name}: ");
+        let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        shares::mean(&lines.join("\n"))
+    };
+    let (small, large) = (of("small")?, of("large")?);
+    shares::check(small, large)?;
+    note(&format!(
+        "30 percent got {small:.1}, 70 percent got {large:.1}, of the chip's time since they began"
+    ));
+    promise(&said, "--cores 10 is more than chip")?;
+    note("the third is refused before it starts, with the names of those that have the chip");
+    shell.took();
     Ok(())
 }

@@ -10,6 +10,7 @@ use vnpu_e2e_stack::Artefacts;
 mod cluster;
 mod local;
 mod machine;
+mod shares;
 mod shell;
 
 #[derive(Debug, Parser)]
