@@ -162,3 +162,39 @@ fn a_killed_run_gives_its_share_away_and_its_neighbour_does_not_notice() {
     assert!((7.0..34.0).contains(&mean(&shares)), "{shares:?}");
     assert_eq!(machine.left_over(), 0);
 }
+
+#[test]
+fn many_that_come_at_once_all_get_their_share_and_leave_nothing() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    let start = || {
+        let mut command = machine.vnpu(&["--memory", "1Gi", "--cores", "5", "--device", &chip]);
+        command.arg(bin("acl-demo")).args(["fill", "--chunk", "512Mi", "--kind", "align32"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runs: Vec<Child> = (0..20).map(|_| start()).collect();
+    for run in runs {
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success() && text(&output).contains("granted=1073741824"), "{}", text(&output));
+    }
+    assert_eq!(machine.left_over(), 0);
+}
+
+#[test]
+fn runs_killed_at_any_moment_leave_nothing_that_the_next_does_not_remove() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(0);
+    for round in 0..60 {
+        let mut run = machine.vnpu(&["--memory", "3Gi", "--cores", "4", "--device", &chip]);
+        let mut run = run.arg("true").stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(round * 700));
+        let group = format!("-{}", run.id());
+        let _ = Command::new("kill").args(["-9", "--", &group]).stderr(Stdio::null()).status();
+        run.wait().unwrap();
+    }
+    // All of the chip is there for the next: 60 times 3 GiB and 4 percent were promised.
+    let mut whole = machine.vnpu(&["--memory", "64Gi", "--cores", "100", "--device", &chip]);
+    let output = whole.arg("true").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(machine.left_over(), 0);
+}

@@ -32,14 +32,19 @@ pub(crate) fn show(artefacts: Artefacts, keep: bool) -> Result<()> {
     );
     let options = Options { detached: keep, ..Options::default() };
     let repository = artefacts.repository.clone();
+    let vnpu = artefacts.vnpu.parent().context("vnpu lies nowhere")?.to_owned();
     let stack = Stack::start(artefacts, StackOptions { cluster: options, ..StackOptions::default() })?;
     eprintln!("  starting the node's stand-in machine (two Ascend 910C modules) and its node plugin");
     stack.add_real_node(Machine::ascend_910c(2, 65536))?;
     println!("   (cluster, product and node plugin: {:.1} s)", begun.elapsed().as_secs_f32());
     let kubectl = stack.cluster.kubectl_path();
     let directory = kubectl.parent().context("kubectl lies nowhere")?;
+    let node = &stack.real().context("the node is gone")?.handle;
     let environment = vec![
-        ("PATH".to_owned(), path(&[directory])?),
+        ("PATH".to_owned(), path(&[directory, &vnpu])?),
+        // Where the node plugin of a real node has them by default.
+        ("VNPU_RUNTIME_DIR".to_owned(), node.runtime.clone().into_os_string()),
+        ("VNPU_ADMIN_ADDRESS".to_owned(), node.admin_address.to_string().into()),
         ("KUBECONFIG".to_owned(), stack.cluster.kubeconfig().into_os_string()),
         ("KUBECACHEDIR".to_owned(), stack.cluster.directory().join("kubectl-cache").into_os_string()),
     ];
@@ -164,6 +169,11 @@ fn compute(stack: &Stack, shell: &mut Shell) -> Result<()> {
     note(&format!(
         "30 percent got {small:.1}, 70 percent got {large:.1}, of the chip's last {SECONDS} seconds"
     ));
+    let table = shell.run("vnpu top --once")?;
+    for claim in ["default/small", "default/large"] {
+        promise(&table, claim)?;
+    }
+    note("the same as the node sees it, by what the claims' own regions say");
     shell.took();
     Ok(())
 }
