@@ -1,4 +1,4 @@
-//! Builds the stand-in libraries and programs and puts them side by side: `<target>/standins/{lib,bin}`.
+//! Builds the stand-in libraries and programs and puts them side by side: `<target>/standins/{lib,lib92,bin}`.
 //! Cargo orders no cdylibs and names no artefacts of other packages, so tests and xtask come here.
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,11 @@ use anyhow::{Context, Result, bail};
 pub struct Artefacts {
     /// `<target>/standins`.
     pub root: PathBuf,
-    /// `libdcmi.so`, `libascendcl.so`, `libacl_rt_impl.so`, `libruntime.so`.
+    /// `libdcmi.so`, and the ACL libraries as CANN 8.5 to 9.1 has them: `libascendcl.so`, `libacl_rt_impl.so`,
+    /// `libruntime.so`.
     pub lib: PathBuf,
+    /// `libdcmi.so`, and the ACL libraries as CANN 9.2 has them: `libascendcl.so`, `libruntime.so`.
+    pub lib92: PathBuf,
     /// `standin-device`, `acl-demo`, `acl-demo-linked`.
     pub bin: PathBuf,
 }
@@ -24,12 +27,14 @@ impl Artefacts {
     }
 }
 
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 8] = [
     "standin-device",
     "standin-dcmi",
     "standin-runtime",
     "standin-acl-rt-impl",
     "standin-ascendcl",
+    "standin-runtime-92",
+    "standin-ascendcl-92",
     "acl-demo",
 ];
 /// The NVIDIA half: packages, libraries as cargo names them and as the loader wants them, programs.
@@ -37,6 +42,12 @@ const NVIDIA_PACKAGES: [&str; 2] = ["standin-cuda", "cuda-demo"];
 const NVIDIA_LIBRARIES: [(&str, &str); 1] = [("libcuda.so", "libcuda.so.1")];
 const NVIDIA_PROGRAMS: [&str; 2] = ["cuda-demo", "cuda-demo-linked"];
 const LIBRARIES: [&str; 4] = ["libdcmi.so", "libascendcl.so", "libacl_rt_impl.so", "libruntime.so"];
+/// As cargo names them, and as the loader wants them.
+const LIBRARIES_92: [(&str, &str); 3] = [
+    ("libdcmi.so", "libdcmi.so"),
+    ("libascendcl_92.so", "libascendcl.so"),
+    ("libruntime_92.so", "libruntime.so"),
+];
 const PROGRAMS: [&str; 3] = ["standin-device", "acl-demo", "acl-demo-linked"];
 
 /// Builds everything with cargo and copies it below the target directory. Quick when nothing changed.
@@ -60,12 +71,16 @@ pub fn build(release: bool) -> Result<Artefacts> {
     }
     let built = target.join(if release { "release" } else { "debug" });
     let root = target.join("standins");
-    let artefacts = Artefacts { lib: root.join("lib"), bin: root.join("bin"), root };
+    let artefacts =
+        Artefacts { lib: root.join("lib"), lib92: root.join("lib92"), bin: root.join("bin"), root };
     for library in LIBRARIES {
         place(&built.join(library), &artefacts.lib, library)?;
     }
     for (library, name) in NVIDIA_LIBRARIES {
         place(&built.join(library), &artefacts.lib, name)?;
+    }
+    for (library, name) in LIBRARIES_92 {
+        place(&built.join(library), &artefacts.lib92, name)?;
     }
     for program in PROGRAMS.iter().chain(&NVIDIA_PROGRAMS) {
         place(&built.join(program), &artefacts.bin, program)?;

@@ -12,6 +12,11 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let artefacts = standin_build::build(Arguments::parse().release)?;
-    println!("lib={}\nbin={}", artefacts.lib.display(), artefacts.bin.display());
+    println!(
+        "lib={}\nlib92={}\nbin={}",
+        artefacts.lib.display(),
+        artefacts.lib92.display(),
+        artefacts.bin.display()
+    );
     Ok(())
 }

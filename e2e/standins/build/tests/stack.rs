@@ -6,19 +6,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use machine::{Node, artefacts, fields};
+use machine::{Cann, Node, artefacts, fields};
 use standin_protocol::Machine;
 
-fn readelf(library: &str, option: &str) -> String {
-    let output =
-        Command::new("readelf").args(["-W", option]).arg(artefacts().lib.join(library)).output().unwrap();
+fn readelf(cann: Cann, library: &str, option: &str) -> String {
+    let output = Command::new("readelf").args(["-W", option]).arg(cann.lib().join(library)).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Dynamic symbols: (defined, undefined).
-fn symbols(library: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+fn symbols(cann: Cann, library: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut defined, mut undefined) = (BTreeSet::new(), BTreeSet::new());
-    for line in readelf(library, "--dyn-syms").lines() {
+    for line in readelf(cann, library, "--dyn-syms").lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [_, _, _, _, _, _, section, name, ..] = words[..] {
             let set = if section == "UND" { &mut undefined } else { &mut defined };
@@ -30,13 +29,15 @@ fn symbols(library: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 
 #[test]
 fn the_libraries_lie_on_each_other_as_the_vendors_do() {
-    for (library, below) in [
-        ("libascendcl.so", Some("libacl_rt_impl.so")),
-        ("libacl_rt_impl.so", Some("libruntime.so")),
-        ("libruntime.so", None),
-        ("libdcmi.so", None),
+    for (cann, library, below) in [
+        (Cann::V85, "libascendcl.so", Some("libacl_rt_impl.so")),
+        (Cann::V85, "libacl_rt_impl.so", Some("libruntime.so")),
+        (Cann::V85, "libruntime.so", None),
+        (Cann::V92, "libascendcl.so", Some("libruntime.so")),
+        (Cann::V92, "libruntime.so", None),
+        (Cann::V85, "libdcmi.so", None),
     ] {
-        let dynamic = readelf(library, "-d");
+        let dynamic = readelf(cann, library, "-d");
         assert!(dynamic.contains(&format!("soname: [{library}]")), "{dynamic}");
         assert!(!dynamic.contains("libgcc_s"), "a minimal image has the C library only: {dynamic}");
         let needed = dynamic.lines().filter(|line| line.contains("NEEDED"));
@@ -45,17 +46,35 @@ fn the_libraries_lie_on_each_other_as_the_vendors_do() {
             .collect();
         assert_eq!(vendor.len(), usize::from(below.is_some()), "{dynamic}");
         assert!(below.is_none_or(|below| vendor[0].contains(&format!("[{below}]"))), "{dynamic}");
-    }
-    for library in ["libascendcl.so", "libacl_rt_impl.so", "libruntime.so"] {
-        assert!(readelf(library, "-d").contains("SYMBOLIC"), "{library} is built with -Bsymbolic");
+        assert!(library == "libdcmi.so" || dynamic.contains("SYMBOLIC"), "{library} has -Bsymbolic");
     }
 }
 
 #[test]
+fn from_9_2_on_the_runtime_has_the_acl_layer_and_calls_itself() {
+    let (runtime, wanted) = symbols(Cann::V92, "libruntime.so");
+    let (acl, _) = symbols(Cann::V92, "libascendcl.so");
+    for name in acl.iter().filter(|name| name.starts_with("acl")) {
+        assert!(runtime.contains(&format!("{name}Impl")), "libruntime.so has no {name}Impl");
+    }
+    for library in ["libacl_rt_impl.so", "libruntime.so"] {
+        for name in symbols(Cann::V85, library).0 {
+            let vendors = name.starts_with("acl") || name.starts_with("rt");
+            assert!(!vendors || runtime.contains(&name), "{name} of {library} is gone");
+        }
+    }
+    assert!(!wanted.iter().any(|name| name.starts_with("acl") || name.starts_with("rt")));
+    // A relocation by name would be open to a preload.
+    let relocations = readelf(Cann::V92, "libruntime.so", "-r");
+    let open = relocations.lines().find(|line| line.contains(" rt") || line.contains(" acl"));
+    assert_eq!(open, None);
+}
+
+#[test]
 fn every_call_crosses_the_library_boundary_by_name() {
-    let (acl, acl_wants) = symbols("libascendcl.so");
-    let (inner, inner_wants) = symbols("libacl_rt_impl.so");
-    let (runtime, runtime_wants) = symbols("libruntime.so");
+    let (acl, acl_wants) = symbols(Cann::V85, "libascendcl.so");
+    let (inner, inner_wants) = symbols(Cann::V85, "libacl_rt_impl.so");
+    let (runtime, runtime_wants) = symbols(Cann::V85, "libruntime.so");
     for name in acl.iter().filter(|name| name.starts_with("acl")) {
         let wanted = format!("{name}Impl");
         assert!(acl_wants.contains(&wanted), "{name} does not call {wanted}");
@@ -72,29 +91,38 @@ fn every_call_crosses_the_library_boundary_by_name() {
 #[test]
 fn every_way_to_allocate_reaches_the_device_and_gives_back() {
     let node = Node::start(&Machine::ascend_910c(1, 1024));
-    for (via, kinds) in [
-        ("dlsym", &["align32", "cfg", "scheduler", "managed", "physical", "pool"][..]),
-        ("link", &["align32", "physical"]),
-        ("rt", &["rt", "rt-cached", "rts", "rt-alloc", "rt-managed", "rt-dvpp", "rt-physical"]),
-        ("rt-link", &["rt", "rt-physical"]),
-    ] {
-        for kind in kinds {
-            let out = node.demo(&["fill", "--via", via, "--kind", kind, "--chunk", "256Mi", "--device", "1"]);
-            for line in out.lines() {
-                let fields = fields(line);
-                assert_eq!(fields["total"], "1073741824", "{via} {kind}: {out}");
-                if line.starts_with("fill") {
-                    assert_eq!(
-                        (&*fields["granted"], &*fields["code"], &*fields["free"]),
-                        ("1073741824", "207001", "0")
-                    );
-                } else {
-                    assert_eq!(fields["free"], "1073741824", "{via} {kind}: {out}");
-                }
+    for cann in Cann::ALL {
+        for (via, kinds) in [
+            ("dlsym", &["align32", "cfg", "scheduler", "managed", "physical", "pool"][..]),
+            ("link", &["align32", "physical"]),
+            ("rt", &["rt", "rt-cached", "rts", "rt-alloc", "rt-managed", "rt-dvpp", "rt-physical"]),
+            ("rt-link", &["rt", "rt-physical"]),
+        ] {
+            for kind in kinds {
+                fills_the_chip(&node, cann, via, kind);
             }
-            assert_eq!(out.lines().count(), 4, "{out}");
         }
     }
+}
+
+fn fills_the_chip(node: &Node, cann: Cann, via: &str, kind: &str) {
+    let out = node.demo_with(
+        &["fill", "--via", via, "--kind", kind, "--chunk", "256Mi", "--device", "1"],
+        &[("LD_LIBRARY_PATH", cann.lib().to_str().unwrap())],
+    );
+    for line in out.lines() {
+        let fields = fields(line);
+        assert_eq!(fields["total"], "1073741824", "{cann:?} {via} {kind}: {out}");
+        if line.starts_with("fill") {
+            assert_eq!(
+                (&*fields["granted"], &*fields["code"], &*fields["free"]),
+                ("1073741824", "207001", "0")
+            );
+        } else {
+            assert_eq!(fields["free"], "1073741824", "{cann:?} {via} {kind}: {out}");
+        }
+    }
+    assert_eq!(out.lines().count(), 4, "{out}");
 }
 
 #[test]
@@ -160,13 +188,21 @@ fn a_preload_stands_between_the_layers() {
     let status =
         Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&preload).arg(&source).status().unwrap();
     assert!(status.success());
-    for via in ["dlsym", "link"] {
-        let out = node.demo_with(&["fill", "--via", via], &[("LD_PRELOAD", preload.to_str().unwrap())]);
+    for (cann, via, granted) in [
+        (Cann::V85, "dlsym", "0"),
+        (Cann::V85, "link", "0"),
+        // What the ACL layer asks of the runtime stays inside; what others ask of the ACL layer does not.
+        (Cann::V92, "dlsym", "1073741824"),
+        (Cann::V92, "link", "1073741824"),
+    ] {
+        let environment =
+            [("LD_PRELOAD", preload.to_str().unwrap()), ("LD_LIBRARY_PATH", cann.lib().to_str().unwrap())];
+        let out = node.demo_with(&["fill", "--via", via], &environment);
         let fields = fields(out.lines().next().unwrap());
         assert_eq!(
             (&*fields["granted"], &*fields["free"], &*fields["total"]),
-            ("0", "1", "2"),
-            "{via}: {out}"
+            (granted, "1", "2"),
+            "{cann:?} {via}: {out}"
         );
     }
 }

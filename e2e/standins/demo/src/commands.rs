@@ -8,7 +8,7 @@ use crate::api::{Api, KINDS, Refused};
 
 /// Printed for `--help` and on a wrong command line.
 const USAGE: &str =
-    "usage: acl-demo COMMAND [--via dlsym|link|rt|rt-link] [--kind KIND] [--device N] [--bytes N] \
+    "usage: acl-demo COMMAND [--via dlsym|torch|link|rt|rt-link] [--kind KIND] [--device N] [--bytes N] \
 [--chunk N] [--count N] [--seconds N] [--micros N]
   info    memory and physical id of every visible device
   fill    allocate chunks until refused (then smaller ones down to 2Mi), free all, and again
@@ -84,7 +84,7 @@ impl Options {
                 _ => return None,
             }
         }
-        if !["dlsym", "link", "rt", "rt-link"].contains(&options.via.as_str()) {
+        if !["dlsym", "torch", "link", "rt", "rt-link"].contains(&options.via.as_str()) {
             return None;
         }
         if options.kind.is_empty() {

@@ -1,4 +1,5 @@
-//! `acl-demo`: finds the vendor's functions as torch_npu does, by `dlsym` on the handle of a private `dlopen`.
+//! `acl-demo`: finds the vendor's functions by `dlsym` on the handle of a private `dlopen`; as torch_npu does, with
+//! `--via torch`, in the global scope first where the environment preloads something.
 
 mod api;
 mod commands;
@@ -9,13 +10,24 @@ use std::os::unix::process::CommandExt;
 use api::{Api, Find};
 use commands::Options;
 
-struct Handle(*mut c_void);
+struct Handle {
+    handle: *mut c_void,
+    /// Where the environment preloads something, torch_npu asks the global scope first.
+    global_first: bool,
+}
 
 impl Find for Handle {
     fn find(&self, name: &str) -> *mut c_void {
         let Ok(name) = CString::new(name) else { return std::ptr::null_mut() };
+        if self.global_first {
+            // SAFETY: a NUL-terminated name.
+            let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            if !found.is_null() {
+                return found;
+            }
+        }
         // SAFETY: a live handle and a NUL-terminated name.
-        unsafe { libc::dlsym(self.0, name.as_ptr()) }
+        unsafe { libc::dlsym(self.handle, name.as_ptr()) }
     }
 }
 
@@ -38,5 +50,7 @@ fn main() {
         std::process::exit(127);
     }
     let runtime = options.runtime();
-    std::process::exit(commands::run(&options, Api::new(Box::new(Handle(handle)), runtime)));
+    let preloads = std::env::var_os("LD_PRELOAD").is_some_and(|list| !list.is_empty());
+    let global_first = options.via == "torch" && preloads;
+    std::process::exit(commands::run(&options, Api::new(Box::new(Handle { handle, global_first }), runtime)));
 }

@@ -18,6 +18,26 @@ pub fn artefacts() -> &'static Artefacts {
     BUILT.get_or_init(|| standin_build::build(false).unwrap())
 }
 
+/// How the ACL libraries lie on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cann {
+    /// 8.5 to 9.1: `aclrt*Impl` in a library of its own, over the runtime by name.
+    V85,
+    /// From 9.2 on: `aclrt*Impl` inside the runtime, which binds its own symbols to itself.
+    V92,
+}
+
+impl Cann {
+    pub const ALL: [Self; 2] = [Self::V85, Self::V92];
+
+    pub fn lib(self) -> &'static Path {
+        match self {
+            Self::V85 => &artefacts().lib,
+            Self::V92 => &artefacts().lib92,
+        }
+    }
+}
+
 /// The `key=value` words of a line.
 pub fn fields(line: &str) -> BTreeMap<String, String> {
     line.split_whitespace()
