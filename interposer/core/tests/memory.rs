@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-use support::{Driver, GIB, MIB, Node, OUT_OF_MEMORY, share, uid};
+use support::{Driver, GIB, Layers, MIB, Node, OUT_OF_MEMORY, share, uid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::OnFailure;
 use vnpu_quota_agent::Attached;
@@ -18,17 +18,18 @@ const WAYS: [&str; 4] = ["linked", "acl", "impl", "rt"];
 
 #[test]
 fn a_program_gets_exactly_its_quota_however_it_finds_the_runtime() {
-    for how in WAYS {
+    for (layers, how) in Layers::ALL.into_iter().flat_map(|layers| WAYS.map(|how| (layers, how))) {
         let node = Node::with_quota(4 * GIB);
-        let mut driver = node.driver(how);
-        assert_eq!(driver.ask("fill 67108864"), format!("64 {OUT_OF_MEMORY}"), "{how}");
-        assert_eq!(driver.info(), (0, 4 * GIB), "{how}");
-        assert_eq!(node.used(1), 4 * GIB, "{how}");
-        assert_eq!(driver.ask("alloc 1"), format!("{OUT_OF_MEMORY} 77"), "{how}: errno untouched");
+        let mut driver = Driver::start(&mut node.driver_on(layers, how));
+        let told = format!("{layers:?} {how}");
+        assert_eq!(driver.ask("fill 67108864"), format!("64 {OUT_OF_MEMORY}"), "{told}");
+        assert_eq!(driver.info(), (0, 4 * GIB), "{told}");
+        assert_eq!(node.used(1), 4 * GIB, "{told}");
+        assert_eq!(driver.ask("alloc 1"), format!("{OUT_OF_MEMORY} 77"), "{told}: errno untouched");
         assert_eq!(driver.ask("free 64"), "0");
-        assert_eq!(driver.info(), (4 * GIB, 4 * GIB), "{how}");
-        assert_eq!(driver.ask("fill 4294967296"), format!("1 {OUT_OF_MEMORY}"), "{how}: all in one piece");
-        assert_eq!(node.agent.usage(&uid(1)).unwrap().chips[0].denied, 3, "{how}");
+        assert_eq!(driver.info(), (4 * GIB, 4 * GIB), "{told}");
+        assert_eq!(driver.ask("fill 4294967296"), format!("1 {OUT_OF_MEMORY}"), "{told}: all in one piece");
+        assert_eq!(node.agent.usage(&uid(1)).unwrap().chips[0].denied, 3, "{told}");
     }
 }
 
@@ -44,11 +45,12 @@ fn small_blocks_fill_the_quota_to_the_last_unit() {
 
 #[test]
 fn the_padding_of_aclrt_malloc_costs_what_it_costs_the_chip() {
-    for how in ["linked", "acl", "impl"] {
+    let ways = Layers::ALL.into_iter().flat_map(|layers| ["linked", "acl", "impl"].map(|how| (layers, how)));
+    for (layers, how) in ways {
         let node = Node::with_quota(GIB);
-        let mut driver = node.driver(how);
+        let mut driver = Driver::start(&mut node.driver_on(layers, how));
         assert_eq!(driver.ask("padded 67108864"), "0");
-        assert_eq!(driver.info(), (GIB - 66 * MIB, GIB), "one huge page more ({how})");
+        assert_eq!(driver.info(), (GIB - 66 * MIB, GIB), "one huge page more ({layers:?} {how})");
         assert_eq!(driver.ask("padded 1073741824"), OUT_OF_MEMORY);
         assert_eq!(driver.ask("free 1"), "0");
         assert_eq!(driver.info(), (GIB, GIB));

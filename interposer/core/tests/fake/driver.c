@@ -54,6 +54,12 @@ __attribute__((unused)) static void *load(const char *name) {
     if (handle == NULL) { printf("cannot load: %s\n", dlerror()); exit(3); }
     return handle;
 }
+/* The library with the Impl functions, by generation of CANN. */
+__attribute__((unused)) static void *load_impl(void) {
+    void *handle = dlopen("libacl_rt_impl.so", RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) handle = dlopen("libascendcl_impl.so", RTLD_NOW | RTLD_LOCAL);
+    return handle != NULL ? handle : load("libruntime.so");
+}
 static void find(const char *how) {
 #ifdef LINKED
     (void)how;
@@ -64,7 +70,7 @@ static void find(const char *how) {
         set_device = need(h, "aclrtSetDevice"); acl_malloc = need(h, "aclrtMallocAlign32"); padding_malloc = need(h, "aclrtMalloc");
         release = need(h, "aclrtFree"); info = need(h, "aclrtGetMemInfo");
     } else if (strcmp(how, "impl") == 0) {
-        void *h = load("libacl_rt_impl.so");
+        void *h = load_impl();
         set_device = need(h, "aclrtSetDeviceImpl"); acl_malloc = need(h, "aclrtMallocAlign32Impl"); padding_malloc = need(h, "aclrtMallocImpl");
         release = need(h, "aclrtFreeImpl"); info = need(h, "aclrtGetMemInfoImpl");
         physical = need(h, "aclrtMallocPhysicalImpl"); release_physical = need(h, "aclrtFreePhysicalImpl");

@@ -62,36 +62,69 @@ pub fn libraries() -> &'static Path {
     })
 }
 
-/// The directory with the fake runtime's libraries and the drivers `driver` and `linked`.
-pub fn fakes() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
+/// How the fake ACL libraries lie on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// Before CANN 8.5: `aclrt*Impl` in `libascendcl_impl.so`.
+    Old,
+    /// CANN 8.5 to 9.1: in `libacl_rt_impl.so`.
+    Apart,
+    /// From CANN 9.2 on: in `libruntime.so`, which binds its own symbols to itself.
+    Inside,
+}
+
+impl Layers {
+    pub const ALL: [Self; 3] = [Self::Old, Self::Apart, Self::Inside];
+
+    fn build(self, dir: &Path) {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake");
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fakes-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let cc = |out: &str, file: &str, options: &[&str]| {
+        fs::create_dir_all(dir).unwrap();
+        let cc = |out: &str, files: &[&str], options: &[&str]| {
             run(arch::compiler()
                 .args(["-O1", "-Wall", "-fPIC", "-o"])
                 .arg(dir.join(out))
-                .arg(source.join(file))
+                .args(files.iter().map(|file| source.join(file)))
                 .arg("-L")
-                .arg(&dir)
+                .arg(dir)
                 .arg(format!("-Wl,-rpath,{}", dir.display()))
                 .args(options));
         };
-        cc("libruntime.so", "runtime.c", &["-shared", "-Wl,-Bsymbolic", "-Wl,-soname,libruntime.so"]);
-        cc(
-            "libacl_rt_impl.so",
-            "impl.c",
-            &["-shared", "-Wl,-Bsymbolic", "-Wl,-soname,libacl_rt_impl.so", "-lruntime"],
-        );
-        cc(
-            "libascendcl.so",
-            "ascendcl.c",
-            &["-shared", "-Wl,-Bsymbolic", "-Wl,-soname,libascendcl.so", "-lacl_rt_impl"],
-        );
-        cc("driver", "driver.c", &["-ldl", "-lpthread"]);
-        cc("linked", "driver.c", &["-DLINKED", "-Wl,--no-as-needed", "-lascendcl", "-ldl", "-lpthread"]);
+        let library = |out: &str, files: &[&str], below: Option<&str>| {
+            let soname = format!("-Wl,-soname,{out}");
+            let below = below.map(|below| format!("-l:{below}"));
+            let mut options = vec!["-shared", "-Wl,-Bsymbolic", &soname];
+            options.extend(below.as_deref());
+            cc(out, files, &options);
+        };
+        match self {
+            Self::Inside => {
+                library("libruntime.so", &["runtime.c", "impl.c"], None);
+                library("libascendcl.so", &["ascendcl.c"], Some("libruntime.so"));
+            }
+            Self::Old | Self::Apart => {
+                let middle = if self == Self::Old { "libascendcl_impl.so" } else { "libacl_rt_impl.so" };
+                library("libruntime.so", &["runtime.c"], None);
+                library(middle, &["impl.c"], Some("libruntime.so"));
+                library("libascendcl.so", &["ascendcl.c"], Some(middle));
+            }
+        }
+        cc("driver", &["driver.c"], &["-ldl", "-lpthread"]);
+        cc("linked", &["driver.c"], &["-DLINKED", "-Wl,--no-as-needed", "-lascendcl", "-ldl", "-lpthread"]);
+    }
+}
+
+/// The directory with the fake runtime's libraries and the drivers `driver` and `linked`.
+pub fn fakes() -> &'static Path {
+    fakes_of(Layers::Apart)
+}
+
+/// As [`fakes`], of one generation of CANN.
+pub fn fakes_of(layers: Layers) -> &'static Path {
+    static DIRS: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    DIRS[layers as usize].get_or_init(|| {
+        let name = format!("fakes-{}-{layers:?}", std::process::id());
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        layers.build(&dir);
         dir
     })
 }
@@ -150,7 +183,11 @@ impl Node {
 
     /// A command under the interposer with this node's claims.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = arch::program(program.as_ref(), &libraries().join("libvnpu.so"), fakes());
+        self.command_on(Layers::Apart, program.as_ref())
+    }
+
+    fn command_on(&self, layers: Layers, program: &Path) -> Command {
+        let mut command = arch::program(program, &libraries().join("libvnpu.so"), fakes_of(layers));
         command.env("VNPU_REGION_DIR", self.dir.path());
         command
     }
@@ -161,8 +198,13 @@ impl Node {
     }
 
     pub fn driver_command(&self, how: &str) -> Command {
+        self.driver_on(Layers::Apart, how)
+    }
+
+    /// As [`Self::driver_command`], on one generation of CANN.
+    pub fn driver_on(&self, layers: Layers, how: &str) -> Command {
         let program = if how == "linked" { "linked" } else { "driver" };
-        let mut command = self.command(fakes().join(program));
+        let mut command = self.command_on(layers, &fakes_of(layers).join(program));
         command.arg(how);
         command
     }
