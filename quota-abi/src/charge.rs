@@ -1,6 +1,6 @@
-//! What an allocation costs: the bytes that the Ascend runtime really takes for a request.
+//! What an allocation costs: the bytes that the vendor's runtime really takes for a request.
 //!
-//! The runtime serves requests above 1 MiB from 2 MiB huge pages where the policy lets it, and smaller ones in
+//! Ascend's serves requests above 1 MiB from 2 MiB huge pages where the policy lets it, and smaller ones in
 //! units of 512 B (unverified). `aclrtMalloc` and `aclrtMallocCached` make 32 bytes more of a request than was
 //! asked (vendor's documentation), so there a request of whole huge pages costs one page more;
 //! `aclrtMallocAlign32` exists because of that. Charging less would hand out more than the chip has.
@@ -83,6 +83,23 @@ pub const fn charged(size: u64, pages: Pages) -> u64 {
         Pages::HugeOnly => HUGE_UNIT,
         Pages::Gigantic => GIGANTIC_UNIT,
     };
+    match size.checked_next_multiple_of(unit) {
+        Some(bytes) => bytes,
+        None => u64::MAX,
+    }
+}
+
+/// The policy of CUDA's requests for blocks of their own.
+pub const CUDA_BLOCKS: u32 = 0;
+/// The policy of CUDA's requests that a memory pool serves.
+pub const CUDA_POOL: u32 = 1;
+/// CUDA's requests from this size on take whole pages of [`HUGE_UNIT`] (unverified).
+pub const CUDA_PAGES_FROM: u64 = 1 << 20;
+
+/// Bytes charged for a request of `size` bytes of the CUDA driver, saturating at `u64::MAX`; 0 for 0. Small blocks are
+/// cut in units of 512 bytes from pages that the driver keeps (unverified), and so are all of a pool.
+pub const fn cuda_charged(size: u64, policy: u32) -> u64 {
+    let unit = if size < CUDA_PAGES_FROM || policy == CUDA_POOL { SMALL_UNIT } else { HUGE_UNIT };
     match size.checked_next_multiple_of(unit) {
         Some(bytes) => bytes,
         None => u64::MAX,

@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 2;
+pub const TABLE_VERSION: u32 = 3;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -23,6 +23,61 @@ pub struct FrontTable {
     pub size: u32,
     /// The vendor's own function of that name (zero-terminated), past our hooks; null when there is none.
     pub resolve: unsafe extern "C" fn(name: *const c_char) -> *mut c_void,
+}
+
+/// Whose runtime a call belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Vendor {
+    /// CANN: devices are numbers that threads choose.
+    Ascend = 0,
+    /// The CUDA driver: devices have contexts, which threads make current.
+    Cuda = 1,
+}
+
+impl Vendor {
+    /// From the number that crossed the table; an unknown one is Ascend's.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Cuda,
+            _ => Self::Ascend,
+        }
+    }
+
+    /// The only code on which frameworks free their caches and try again: `ACL_ERROR_RT_MEMORY_ALLOCATION`,
+    /// `CUDA_ERROR_OUT_OF_MEMORY`.
+    pub const fn out_of_memory(self) -> i32 {
+        match self {
+            Self::Ascend => 207_001,
+            Self::Cuda => 2,
+        }
+    }
+
+    /// No loaded library has the function: `ACL_ERROR_RT_INTERNAL_ERROR`, `CUDA_ERROR_NOT_FOUND`.
+    pub const fn no_function(self) -> i32 {
+        match self {
+            Self::Ascend => 507_899,
+            Self::Cuda => 500,
+        }
+    }
+}
+
+/// A request for memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Request {
+    /// Bytes that were asked for.
+    pub size: u64,
+    /// The stream in whose order memory is given; only looked at with [`Request::ordered`].
+    pub stream: u64,
+    /// [`Vendor`].
+    pub vendor: u32,
+    /// How the vendor's allocator rounds: of Ascend an `aclrtMemMallocPolicy`, of CUDA 0.
+    pub policy: u32,
+    /// The caller's number of the device, or [`CURRENT_DEVICE`].
+    pub device: i32,
+    /// Not 0: on a stream in capture nothing is given now.
+    pub ordered: u32,
 }
 
 /// What became of a request for memory.
@@ -72,6 +127,8 @@ pub enum KeyKind {
     Address = 0,
     /// A handle of physical memory.
     Handle = 1,
+    /// The start of addresses that a handle's memory is mapped to.
+    Mapping = 2,
 }
 
 /// Which chip a question is about: one of the two names is enough.
@@ -153,23 +210,26 @@ pub struct CoreTable {
     pub size: u32,
     /// Attaches the process to its claims if it is not.
     pub attach: unsafe extern "C" fn(),
-    /// Reserves `size` bytes, rounded for `policy`, on `device` ([`CURRENT_DEVICE`] or the caller's number);
-    /// fills `ticket` when granted. Returns a [`Verdict`].
-    pub reserve: unsafe extern "C" fn(size: u64, policy: u32, device: i32, ticket: *mut Ticket) -> u32,
+    /// Reserves the bytes of a request, rounded as its vendor does; fills `ticket` when granted. Returns a
+    /// [`Verdict`].
+    pub reserve: unsafe extern "C" fn(request: *const Request, ticket: *mut Ticket) -> u32,
     /// Ends a granted reservation: `ok` not 0 remembers `key` of [`KeyKind`] `kind`, 0 drops it.
     pub settle: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, key: u64, ok: u32),
-    /// Forgets `key` before the vendor frees it; fills `ticket`. Returns whether it was known.
-    pub forget: unsafe extern "C" fn(kind: u32, key: u64, ticket: *mut Ticket) -> u32,
+    /// Forgets `key` before the vendor frees it, or one holder of a handle that has several; fills `ticket`. Returns
+    /// a [`Forgotten`].
+    pub forget: unsafe extern "C" fn(kind: u32, key: u64, vendor: u32, ticket: *mut Ticket) -> u32,
     /// Ends a free: `ok` not 0 gives the bytes back, 0 remembers the key again.
     pub forgotten: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, ok: u32),
-    /// Free and total bytes of the current device as the quota has them. Returns whether they were written.
-    pub memory_info: unsafe extern "C" fn(free: *mut usize, total: *mut usize) -> u32,
+    /// Free and total bytes of `device` ([`CURRENT_DEVICE`] or the caller's number) as the quota has them; `free` may
+    /// be null. Returns whether they were written.
+    pub memory_info:
+        unsafe extern "C" fn(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32,
     /// Returns when the calling thread may launch on `stream`, in bounded time.
-    pub launch: unsafe extern "C" fn(stream: *mut c_void),
+    pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
     /// The program is about to destroy `stream`.
-    pub drop_stream: unsafe extern "C" fn(stream: *mut c_void),
+    pub drop_stream: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
     /// The program is about to reset `device`, by its own number.
-    pub drop_device: unsafe extern "C" fn(device: i32),
+    pub drop_device: unsafe extern "C" fn(vendor: u32, device: i32),
     /// What the claims have and use of one chip: fills `numbers`, and `processes` up to `room` (null where nobody
     /// asks). Returns an [`Ownership`]; nothing is written unless it is [`Ownership::Claimed`].
     pub chip_numbers: unsafe extern "C" fn(
@@ -178,4 +238,38 @@ pub struct CoreTable {
         processes: *mut ProcessNumbers,
         room: u32,
     ) -> u32,
+    /// The program is about to destroy a context.
+    pub drop_context: unsafe extern "C" fn(vendor: u32, context: *mut c_void),
+    /// A handle of physical memory has one holder more.
+    pub hold: unsafe extern "C" fn(handle: u64),
+    /// `size` bytes at `address` are memory of `handle` from now on, and hold it.
+    pub mapped: unsafe extern "C" fn(address: u64, size: u64, handle: u64),
+    /// The program is about to unmap `size` bytes at `address`; fills `ticket`, to be settled as a free, where that
+    /// frees memory. Returns a [`Forgotten`].
+    pub unmap: unsafe extern "C" fn(address: u64, size: u64, ticket: *mut Ticket) -> u32,
+    /// A program got a function of the vendor's that takes memory or launches, and that has no hook.
+    pub unhooked: unsafe extern "C" fn(vendor: u32, name: *const c_char),
+}
+
+/// What became of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Forgotten {
+    /// It was not known.
+    Unknown = 0,
+    /// Its bytes come back with the vendor's success: settle the ticket.
+    Last = 1,
+    /// Others hold it still.
+    Held = 2,
+}
+
+impl Forgotten {
+    /// From the number that crossed the table; an unknown one says nothing.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Last,
+            2 => Self::Held,
+            _ => Self::Unknown,
+        }
+    }
 }

@@ -38,8 +38,11 @@ pub struct UsageDevice {
     pub slotless_denied: AtomicU64,
     /// Samples of `busy_ns`, for "how busy lately".
     pub recent: Recent,
+    /// Functions of the vendor's that take memory or launch, that a program got and that have no hook; in the first
+    /// chip's counters, whichever it will be.
+    pub unhooked_functions: AtomicU64,
     /// 0.
-    pub reserved: [AtomicU64; 3],
+    pub reserved: [AtomicU64; 2],
 }
 
 /// Bytes of [`UsageDevice`].
@@ -56,7 +59,8 @@ const _: () = {
     assert!(offset_of!(UsageDevice, slotless_processes) == 72);
     assert!(offset_of!(UsageDevice, slotless_denied) == 80);
     assert!(offset_of!(UsageDevice, recent) == 88);
-    assert!(offset_of!(UsageDevice, reserved) == 104);
+    assert!(offset_of!(UsageDevice, unhooked_functions) == 104);
+    assert!(offset_of!(UsageDevice, reserved) == 112);
 };
 
 /// Offset of slot 0.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vnpu_quota_abi::usage::UsageDevice;
 use vnpu_quota_abi::view::UsageView;
 
+use crate::chips::Chip;
 use crate::map::Region;
 
 /// A claim whose regions cannot be used.
 pub(crate) struct Broken {
     /// The chips it is about; `None` when not even that could be read.
-    pub(crate) chips: Option<Vec<u32>>,
+    pub(crate) chips: Option<Vec<Chip>>,
     /// Whether allocations are refused.
     pub(crate) closed: bool,
     /// The regions are sound, but every slot is taken.
@@ -27,7 +28,7 @@ pub(crate) struct FullTable {
 
 impl Broken {
     /// Whether it may be about `chip`: certainly not only when both are known.
-    pub(crate) fn concerns(&self, chip: Option<u32>) -> bool {
+    pub(crate) fn concerns(&self, chip: Option<Chip>) -> bool {
         match (&self.chips, chip) {
             (Some(chips), Some(chip)) => chips.contains(&chip),
             _ => true,
@@ -41,12 +42,12 @@ impl Broken {
     }
 
     /// Counts an allocation on `chip` that was refused for want of a slot.
-    pub(crate) fn count_denied(&self, chip: Option<u32>) {
+    pub(crate) fn count_denied(&self, chip: Option<Chip>) {
         self.count(self.device_of(chip), |counters| &counters.slotless_denied);
     }
 
     /// Counts an allocation on `chip` that was let through. Returns whether there is a place to count it.
-    pub(crate) fn count_unhooked(&self, chip: Option<u32>) -> bool {
+    pub(crate) fn count_unhooked(&self, chip: Option<Chip>) -> bool {
         let counters = self.full.as_ref().and_then(|full| full.usage.device(self.device_of(chip)));
         counters.map(|counters| counters.unhooked.fetch_add(1, Ordering::Relaxed)).is_some()
     }
@@ -58,7 +59,7 @@ impl Broken {
     }
 
     /// The claim's index of `chip`; the first when that cannot be told.
-    fn device_of(&self, chip: Option<u32>) -> usize {
+    fn device_of(&self, chip: Option<Chip>) -> usize {
         let chips = self.chips.as_deref().unwrap_or_default();
         chips.iter().position(|c| Some(*c) == chip).unwrap_or(0)
     }

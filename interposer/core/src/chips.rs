@@ -1,151 +1,184 @@
-//! Which chip a call is about: the physical number of the thread's current device, asked of the runtime at run
-//! time. Environment variables and container subsets permute the numbers, so nothing is assumed before.
+//! Which chip a call is about: asked of the runtime at run time, since environment variables and container subsets
+//! permute the numbers of devices.
+
+mod ascend;
+mod cuda;
 
 use std::ffi::{CStr, c_void};
+use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vnpu_quota_abi::table::FrontTable;
+use vnpu_quota_abi::quota::QuotaValues;
+use vnpu_quota_abi::table::{FrontTable, Vendor};
 
-type Current = unsafe extern "C" fn(*mut i32) -> i32;
-type Signed = unsafe extern "C" fn(i32, *mut i32) -> i32;
-type Unsigned = unsafe extern "C" fn(u32, *mut u32) -> i32;
-
-/// Greatest user device number whose chip is remembered.
-const REMEMBERED: usize = 64;
-
-/// The runtime's questions, looked up once per process.
-pub(crate) struct Chips {
-    functions: OnceLock<Functions>,
-    // Chip + 1 by user device number; 0: not asked yet.
-    known: [AtomicU64; REMEMBERED],
-    // How many devices the process sees, + 1; 0: not asked yet.
-    count: AtomicU64,
+/// A chip, as runtimes and quotas both can name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chip {
+    /// Of Ascend, by its physical number: the one in the device node's name.
+    Npu(u32),
+    /// Of NVIDIA, by its identity: a GPU, or a slice of one.
+    Gpu([u8; 16]),
 }
 
-#[derive(Default)]
-struct Functions {
-    current: Option<Current>,
-    to_logic: Option<Signed>,
-    to_chip: Option<Unsigned>,
-    to_chip_signed: Option<Signed>,
-    count: Option<Current>,
+impl Chip {
+    /// The chip of a quota.
+    pub(crate) fn of(quota: &QuotaValues) -> Self {
+        Self::of_text(quota.uuid_bytes()).unwrap_or(Self::Npu(quota.phys_id))
+    }
+
+    /// A GPU by its identity as text; `None` for other vendors'.
+    pub(crate) fn of_text(uuid: &[u8]) -> Option<Self> {
+        let digits = uuid.strip_prefix(b"GPU-").or_else(|| uuid.strip_prefix(b"MIG-"))?;
+        let mut digits = digits.iter().filter(|b| **b != b'-').map(|b| char::from(*b).to_digit(16));
+        let mut bytes = [0; 16];
+        for byte in &mut bytes {
+            let (high, low) = (digits.next()??, digits.next()??);
+            *byte = (high << 4 | low) as u8;
+        }
+        digits.next().is_none().then_some(Self::Gpu(bytes))
+    }
+
+    /// Whose runtime it belongs to.
+    pub(crate) fn vendor(self) -> Vendor {
+        match self {
+            Self::Npu(_) => Vendor::Ascend,
+            Self::Gpu(_) => Vendor::Cuda,
+        }
+    }
+}
+
+impl fmt::Display for Chip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Npu(number) => write!(f, "{number}"),
+            Self::Gpu(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
+/// Greatest device number whose chip is remembered.
+const REMEMBERED: usize = 64;
+
+/// What the runtimes of this process answered.
+pub(crate) struct Chips {
+    ascend: Answers<ascend::Ascend>,
+    cuda: Answers<cuda::Cuda>,
 }
 
 impl Chips {
     pub(crate) fn new() -> Self {
+        Self { ascend: Answers::new(), cuda: Answers::new() }
+    }
+
+    /// The chip of `device` (the caller's number), or of the current one when negative; `None` when the runtime does
+    /// not say.
+    pub(crate) fn find(&self, front: &FrontTable, vendor: Vendor, device: i32) -> Option<Chip> {
+        match vendor {
+            Vendor::Ascend => self.ascend.find(front, device),
+            Vendor::Cuda => self.cuda.find(front, device),
+        }
+    }
+
+    /// How many devices this process sees; `None` when the runtime does not say.
+    pub(crate) fn visible(&self, front: &FrontTable, vendor: Vendor) -> Option<u32> {
+        match vendor {
+            Vendor::Ascend => self.ascend.visible(front),
+            Vendor::Cuda => self.cuda.visible(front),
+        }
+    }
+
+    /// Whether one of the devices that this process sees is this chip.
+    pub(crate) fn sees(&self, front: &FrontTable, chip: Chip) -> bool {
+        let vendor = chip.vendor();
+        let count = self.visible(front, vendor).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+        (0..count).any(|device| self.find(front, vendor, device) == Some(chip))
+    }
+}
+
+/// The questions of a runtime.
+trait Runtime: Sized {
+    /// Looks its functions up; `None` while it is not loaded.
+    fn find(front: &FrontTable) -> Option<Self>;
+    /// The calling thread's device.
+    fn current(&self) -> Option<i32>;
+    /// How many devices the process sees.
+    fn count(&self) -> Option<u32>;
+    /// The chip of a device.
+    fn chip(&self, device: i32) -> Option<Chip>;
+}
+
+/// One runtime's answers, asked for once per process.
+struct Answers<R> {
+    runtime: OnceLock<R>,
+    known: [OnceLock<Chip>; REMEMBERED],
+    // How many devices the process sees, + 1; 0: not asked yet.
+    count: AtomicU64,
+}
+
+impl<R: Runtime> Answers<R> {
+    fn new() -> Self {
         Self {
-            functions: OnceLock::new(),
-            known: std::array::from_fn(|_| AtomicU64::new(0)),
+            runtime: OnceLock::new(),
+            known: std::array::from_fn(|_| OnceLock::new()),
             count: AtomicU64::new(0),
         }
     }
 
-    /// The physical number of `device` (the caller's number), or of the current one when negative; `None` when
-    /// the runtime does not say.
-    pub(crate) fn physical(&self, front: &FrontTable, device: i32) -> Option<u32> {
-        let functions = self.functions(front)?;
-        let user = if device >= 0 { device } else { functions.current()? };
-        let place = usize::try_from(user).ok().and_then(|i| self.known.get(i));
-        if let Some(known) = place.map(|p| p.load(Ordering::Relaxed)).filter(|known| *known != 0) {
-            return u32::try_from(known - 1).ok();
+    fn find(&self, front: &FrontTable, device: i32) -> Option<Chip> {
+        let runtime = self.runtime(front)?;
+        let device = if device >= 0 { device } else { runtime.current()? };
+        let place = usize::try_from(device).ok().and_then(|i| self.known.get(i));
+        if let Some(known) = place.and_then(OnceLock::get) {
+            return Some(*known);
         }
-        let chip = functions.chip(user)?;
-        if let Some(place) = place {
-            place.store(u64::from(chip) + 1, Ordering::Relaxed);
-        }
-        Some(chip)
+        let chip = runtime.chip(device)?;
+        Some(place.map_or(chip, |place| *place.get_or_init(|| chip)))
     }
 
-    /// How many devices this process sees; `None` when the runtime does not say.
-    pub(crate) fn visible(&self, front: &FrontTable) -> Option<u32> {
+    fn visible(&self, front: &FrontTable) -> Option<u32> {
         let known = self.count.load(Ordering::Relaxed);
         if known != 0 {
             return u32::try_from(known - 1).ok();
         }
-        let count = self.functions(front)?.count()?;
+        let count = self.runtime(front)?.count()?;
         self.count.store(u64::from(count) + 1, Ordering::Relaxed);
         Some(count)
     }
 
-    /// Whether one of the devices that this process sees has this physical number.
-    pub(crate) fn sees(&self, front: &FrontTable, chip: u32) -> bool {
-        let count = self.visible(front).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
-        (0..count).any(|device| self.physical(front, device) == Some(chip))
-    }
-
-    fn functions(&self, front: &FrontTable) -> Option<&Functions> {
-        if let Some(functions) = self.functions.get() {
-            return Some(functions);
+    fn runtime(&self, front: &FrontTable) -> Option<&R> {
+        if let Some(runtime) = self.runtime.get() {
+            return Some(runtime);
         }
-        let found = Functions::find(front);
         // Nothing found may only mean that the runtime is not loaded yet: asked again next time.
-        found.current?;
-        Some(self.functions.get_or_init(|| found))
+        let found = R::find(front)?;
+        Some(self.runtime.get_or_init(|| found))
     }
 }
 
-impl Functions {
-    fn find(front: &FrontTable) -> Self {
-        let first = |names: &[&CStr]| {
-            names.iter().find_map(|name| {
-                // SAFETY: the front end's function with a zero-terminated name.
-                let address = unsafe { (front.resolve)(name.as_ptr()) };
-                (!address.is_null()).then_some(address)
-            })
-        };
-        // SAFETY: functions of these names have these C types (CANN's acl_rt.h, rts and runtime headers).
-        unsafe {
-            Self {
-                current: first(&[c"rtGetDevice", c"aclrtGetDeviceImpl"])
-                    .map(|f| std::mem::transmute::<*mut c_void, Current>(f)),
-                to_logic: first(&[
-                    c"rtsGetLogicDevIdByUserDevId",
-                    c"rtGetLogicDevIdByUserDevId",
-                    c"aclrtGetLogicDevIdByUserDevIdImpl",
-                ])
-                .map(|f| std::mem::transmute::<*mut c_void, Signed>(f)),
-                to_chip: first(&[c"rtGetDevicePhyIdByIndex"])
-                    .map(|f| std::mem::transmute::<*mut c_void, Unsigned>(f)),
-                to_chip_signed: first(&[c"rtsGetPhyDevIdByLogicDevId", c"aclrtGetPhyDevIdByLogicDevIdImpl"])
-                    .map(|f| std::mem::transmute::<*mut c_void, Signed>(f)),
-                count: first(&[c"rtGetDeviceCount", c"aclrtGetDeviceCountImpl"])
-                    .map(|f| std::mem::transmute::<*mut c_void, Current>(f)),
-            }
-        }
-    }
+/// The first of the vendor's functions that there is.
+pub(crate) fn resolve(front: &FrontTable, names: &[&CStr]) -> Option<*mut c_void> {
+    names.iter().find_map(|name| {
+        // SAFETY: the front end's function with a zero-terminated name.
+        let address = unsafe { (front.resolve)(name.as_ptr()) };
+        (!address.is_null()).then_some(address)
+    })
+}
 
-    fn current(&self) -> Option<i32> {
-        let mut device = -1;
-        // SAFETY: the vendor's function with a valid pointer.
-        let code = unsafe { self.current?(&raw mut device) };
-        (code == 0 && device >= 0).then_some(device)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn count(&self) -> Option<u32> {
-        let mut count = -1;
-        // SAFETY: as above.
-        let code = unsafe { self.count?(&raw mut count) };
-        if code == 0 { u32::try_from(count).ok() } else { None }
-    }
-
-    fn chip(&self, user: i32) -> Option<u32> {
-        let mut logic = user;
-        if let Some(to_logic) = self.to_logic {
-            // SAFETY: as above.
-            if unsafe { to_logic(user, &raw mut logic) } != 0 {
-                return None;
-            }
+    #[test]
+    fn identities_of_gpus_are_known_by_their_form() {
+        let bytes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255];
+        for name in ["GPU-00010203-0405-0607-0809-0a0b0c0d0eff", "MIG-00010203-0405-0607-0809-0A0B0C0D0EFF"] {
+            assert_eq!(Chip::of_text(name.as_bytes()), Some(Chip::Gpu(bytes)), "{name}");
         }
-        if let Some(to_chip) = self.to_chip {
-            let mut chip = u32::MAX;
-            // SAFETY: as above.
-            let code = unsafe { to_chip(u32::try_from(logic).ok()?, &raw mut chip) };
-            return (code == 0).then_some(chip);
+        for name in ["CHIP-0", "GPU-", "GPU-0001", "GPU-00010203-0405-0607-0809-0a0b0c0d0eff0", "GPU-x0"] {
+            assert_eq!(Chip::of_text(name.as_bytes()), None, "{name}");
         }
-        let mut chip = -1;
-        // SAFETY: as above.
-        let code = unsafe { self.to_chip_signed?(logic, &raw mut chip) };
-        if code == 0 { u32::try_from(chip).ok() } else { None }
+        assert_eq!(Chip::Gpu(bytes).vendor(), Vendor::Cuda);
+        assert_eq!(Chip::Gpu(bytes).to_string(), "000102030405060708090a0b0c0d0eff");
     }
 }

@@ -13,6 +13,7 @@ use vnpu_quota_abi::usage::UsageDevice;
 use vnpu_quota_abi::view::{QuotaView, UsageView};
 
 use crate::broken::{Broken, FullTable};
+use crate::chips::Chip;
 use crate::lane::Lane;
 use crate::map::{File, Region};
 use crate::rate::Rate;
@@ -20,7 +21,7 @@ use crate::{clock, incarnation, liveness, log};
 
 /// A claim of this process.
 pub(crate) struct Claim {
-    chips: Vec<u32>,
+    chips: Vec<Chip>,
     closed: bool,
     quota: QuotaView,
     usage: UsageView,
@@ -76,7 +77,7 @@ impl Claim {
             complain(&quota_path, "a change of it was never finished", true);
             return Err(Broken { chips: None, closed: true, full: None });
         };
-        let chips: Vec<u32> = values.iter().map(|v| v.phys_id).collect();
+        let chips: Vec<Chip> = values.iter().map(Chip::of).collect();
         let closed = values.iter().any(|v| v.flags & FAIL_CLOSED != 0);
         let path = dir.join("usage");
         let broken = |problem: &str| {
@@ -210,13 +211,13 @@ impl Claim {
         Some(fd)
     }
 
-    /// The claim's index of the chip with this physical number.
-    pub(crate) fn device_of(&self, chip: u32) -> Option<usize> {
+    /// The claim's index of a chip.
+    pub(crate) fn device_of(&self, chip: Chip) -> Option<usize> {
         self.chips.iter().position(|c| *c == chip)
     }
 
-    /// The physical numbers of its chips.
-    pub(crate) fn chips(&self) -> &[u32] {
+    /// Its chips.
+    pub(crate) fn chips(&self) -> &[Chip] {
         &self.chips
     }
 
@@ -310,6 +311,14 @@ impl Claim {
     /// The claim's ledger.
     pub(crate) fn ledger(&self) -> &UsageView {
         &self.usage
+    }
+
+    /// Counts a function of the vendor's that a program got and that has no hook.
+    pub(crate) fn count_unhooked_function(&self) {
+        // The first chip's: which one it will be about is not known.
+        if let Some(counters) = self.usage.device(0) {
+            counters.unhooked_functions.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a free of something that the ledger does not know.

@@ -8,17 +8,18 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use vnpu_quota_abi::line::{Mode, Terms};
-use vnpu_quota_abi::table::CURRENT_DEVICE;
+use vnpu_quota_abi::table::{CURRENT_DEVICE, Vendor};
 
 use crate::claim::Claim;
-use crate::events::Events;
+use crate::events::{Events, Site};
 use crate::lane::Lane;
 use crate::process::Process;
 use crate::{clock, log};
 
 /// What a process needs to launch.
 pub(crate) struct Compute {
-    events: OnceLock<Events>,
+    ascend: OnceLock<Events>,
+    cuda: OnceLock<Events>,
     helper: OnceLock<Thread>,
     /// Whether the helper thread sleeps until it is called.
     resting: AtomicBool,
@@ -26,7 +27,19 @@ pub(crate) struct Compute {
 
 impl Compute {
     pub(crate) const fn new() -> Self {
-        Self { events: OnceLock::new(), helper: OnceLock::new(), resting: AtomicBool::new(false) }
+        Self {
+            ascend: OnceLock::new(),
+            cuda: OnceLock::new(),
+            helper: OnceLock::new(),
+            resting: AtomicBool::new(false),
+        }
+    }
+
+    fn of(&self, vendor: Vendor) -> &OnceLock<Events> {
+        match vendor {
+            Vendor::Ascend => &self.ascend,
+            Vendor::Cuda => &self.cuda,
+        }
     }
 }
 
@@ -38,27 +51,28 @@ const LONGEST_NAP: u64 = 1_000_000;
 
 impl Process {
     /// Returns when the calling thread may launch on `stream`, in bounded time.
-    pub(crate) fn launch(&'static self, stream: *mut c_void) {
-        let Some((claim, device, lane)) = self.lane() else { return };
-        let Some(events) = self.events() else { return };
+    pub(crate) fn launch(&'static self, vendor: Vendor, stream: *mut c_void) {
+        let Some((claim, device, lane)) = self.lane(vendor) else { return };
+        let Some(events) = self.events(vendor) else { return };
         if !lane.admit(stream, events, || terms(claim, device)) {
             return;
         }
         claim.count_compute(device, lane);
-        lane.device.store(events.device().unwrap_or(-1), Ordering::Relaxed);
+        lane.be_at(events.site());
         self.call_helper();
     }
 
     /// The program is about to destroy `stream`.
-    pub(crate) fn drop_stream(&self, stream: *mut c_void) {
-        if let (Some((_, _, lane)), Some(events)) = (self.lane(), self.compute.events.get()) {
+    pub(crate) fn drop_stream(&self, vendor: Vendor, stream: *mut c_void) {
+        let Some(events) = self.compute.of(vendor).get() else { return };
+        for (_, _, lane) in self.lanes_of(vendor) {
             lane.drop_stream(stream, events);
         }
     }
 
     /// The program is about to reset `device`.
-    pub(crate) fn drop_device(&self, device: i32) {
-        let chip = self.chip(device);
+    pub(crate) fn drop_device(&self, vendor: Vendor, device: i32) {
+        let chip = self.chip(vendor, device);
         for (index, device) in self.parts(chip) {
             if let Some(lane) = self.claim(index).and_then(|claim| claim.open_lane(device)) {
                 lane.drop_all();
@@ -66,33 +80,60 @@ impl Process {
         }
     }
 
+    /// The program is about to destroy a context, with which streams and events go.
+    pub(crate) fn drop_context(&self, vendor: Vendor, context: *mut c_void) {
+        let site = Some(Site(context as usize));
+        for (_, _, lane) in
+            self.lanes().filter(|(claim, d, _)| claim.chips().get(*d).is_some_and(|c| c.vendor() == vendor))
+        {
+            if lane.site() == site {
+                lane.drop_all();
+            }
+        }
+    }
+
+    /// The lanes that have been launched on.
+    fn lanes(&self) -> impl Iterator<Item = (&Claim, usize, &Lane)> {
+        let all = self.claims().flat_map(|claim| (0..claim.chips().len()).map(move |d| (claim, d)));
+        all.filter_map(|(claim, d)| Some((claim, d, claim.open_lane(d)?)))
+    }
+
+    /// As [`Self::lanes`], of one vendor's chips.
+    fn lanes_of(&self, vendor: Vendor) -> impl Iterator<Item = (&Claim, usize, &Lane)> {
+        self.lanes().filter(move |(claim, d, _)| claim.chips().get(*d).is_some_and(|c| c.vendor() == vendor))
+    }
+
     /// The lane of the chip that the calling thread has current.
-    fn lane(&self) -> Option<(&Claim, usize, &Lane)> {
+    fn lane(&self, vendor: Vendor) -> Option<(&Claim, usize, &Lane)> {
         // One chip in all: nothing to ask the runtime for.
         if let [place] = self.places()
-            && let Some([_]) = place.chips()
+            && let Some([only]) = place.chips()
+            && only.vendor() == vendor
+            && self.sees_one(vendor)
         {
             let claim = place.claim()?;
             return Some((claim, 0, claim.lane(0)?));
         }
-        let chip = self.chip(CURRENT_DEVICE);
+        let chip = self.chip(vendor, CURRENT_DEVICE);
         let (index, device) = self.parts(chip).next()?;
         let claim = self.claim(index)?;
         Some((claim, device, claim.lane(device)?))
     }
 
-    fn events(&self) -> Option<&Events> {
-        if let Some(events) = self.compute.events.get() {
+    /// The events of a vendor's runtime.
+    pub(crate) fn events(&self, vendor: Vendor) -> Option<&Events> {
+        let events = self.compute.of(vendor);
+        if let Some(events) = events.get() {
             return Some(events);
         }
-        let Some(found) = Events::find(self.front) else {
+        let Some(found) = Events::find(self.front, vendor) else {
             log::once(
                 log::Kind::Compute,
                 "this runtime has no events that can be read; compute is not limited in this process",
             );
             return None;
         };
-        Some(self.compute.events.get_or_init(|| found))
+        Some(events.get_or_init(|| found))
     }
 
     /// Wakes the helper thread, or starts it.
@@ -128,7 +169,7 @@ impl Process {
 
     /// The helper thread.
     fn help(&self) {
-        let mut device = -1;
+        let mut device = None;
         loop {
             match self.tend(&mut device) {
                 Some(next) => {
@@ -147,19 +188,19 @@ impl Process {
         }
     }
 
-    /// Looks after all lanes; when the first of them wants it again. `current` is the thread's device: events belong to
-    /// the one that they were made on.
-    fn tend(&self, current: &mut i32) -> Option<u64> {
-        let events = self.compute.events.get()?;
-        let lanes = self.claims().flat_map(|claim| (0..claim.chips().len()).map(move |d| (claim, d)));
-        let next = lanes.filter_map(|(claim, device)| {
-            let lane = claim.open_lane(device)?;
-            let wanted = lane.device.load(Ordering::Relaxed);
-            if wanted >= 0 && wanted != *current && events.set_device(wanted) {
-                *current = wanted;
-            }
-            let next = lane.look(events, &terms(claim, device)?);
-            claim.count_compute(device, lane);
+    /// Looks after all lanes; when the first of them wants it again. `device` is what the thread has current of Ascend's:
+    /// there, making a device current counts as one user of it more.
+    fn tend(&self, device: &mut Option<Site>) -> Option<u64> {
+        let next = self.lanes().filter_map(|(claim, d, lane)| {
+            let vendor = claim.chips().get(d)?.vendor();
+            let events = self.compute.of(vendor).get()?;
+            let enter = |site: Site| match vendor {
+                Vendor::Ascend if *device == Some(site) => {}
+                Vendor::Ascend => *device = events.enter(site).then_some(site).or(*device),
+                Vendor::Cuda => drop(events.enter(site)),
+            };
+            let next = events.relaxed(|| lane.look(events, &terms(claim, d)?, enter));
+            claim.count_compute(d, lane);
             next
         });
         next.min()

@@ -1,13 +1,13 @@
 //! The table that the front end gets, and the C edge of every function in it: a panic of ours ends here, never
 //! in the program.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, FrontTable, KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers,
-    TABLE_VERSION, Ticket, Verdict,
+    ChipName, ChipNumbers, CoreTable, Forgotten, FrontTable, KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers,
+    Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::numbers::Name;
@@ -30,6 +30,11 @@ static TABLE: CoreTable = CoreTable {
     drop_stream,
     drop_device,
     chip_numbers,
+    drop_context,
+    hold,
+    mapped,
+    unmap,
+    unhooked,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -61,7 +66,7 @@ fn guarded<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
 }
 
 fn kind_of(raw: u32) -> KeyKind {
-    if raw == KeyKind::Handle as u32 { KeyKind::Handle } else { KeyKind::Address }
+    [KeyKind::Handle, KeyKind::Mapping].into_iter().find(|k| *k as u32 == raw).unwrap_or(KeyKind::Address)
 }
 
 unsafe extern "C" fn attach() {
@@ -72,12 +77,12 @@ unsafe extern "C" fn attach() {
     });
 }
 
-unsafe extern "C" fn reserve(size: u64, policy: u32, device: i32, ticket: *mut Ticket) -> u32 {
-    // SAFETY: the front end's own ticket.
-    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Verdict::Denied as u32 };
-    guarded(Verdict::Denied, || {
-        process().map_or(Verdict::Denied, |p| p.reserve(size, policy, device, ticket))
-    }) as u32
+unsafe extern "C" fn reserve(request: *const Request, ticket: *mut Ticket) -> u32 {
+    // SAFETY: the front end's own request and ticket.
+    let (Some(request), Some(ticket)) = (unsafe { (request.as_ref(), ticket.as_mut()) }) else {
+        return Verdict::Denied as u32;
+    };
+    guarded(Verdict::Denied, || process().map_or(Verdict::Denied, |p| p.reserve(request, ticket))) as u32
 }
 
 unsafe extern "C" fn settle(ticket: *const Ticket, kind: u32, key: u64, ok: u32) {
@@ -90,11 +95,14 @@ unsafe extern "C" fn settle(ticket: *const Ticket, kind: u32, key: u64, ok: u32)
     });
 }
 
-unsafe extern "C" fn forget(kind: u32, key: u64, ticket: *mut Ticket) -> u32 {
+unsafe extern "C" fn forget(kind: u32, key: u64, vendor: u32, ticket: *mut Ticket) -> u32 {
     // SAFETY: the front end's own ticket.
-    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return 0 };
+    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Forgotten::Unknown as u32 };
     // Not attached: this process (or forked child) has allocated nothing, so the key is not ours.
-    guarded(0, || incarnation::attached().map_or(0, |p| u32::from(p.forget(kind_of(kind), key, ticket))))
+    guarded(Forgotten::Unknown, || {
+        let Some(process) = incarnation::attached() else { return Forgotten::Unknown };
+        process.forget(kind_of(kind), key, Vendor::from_raw(vendor), ticket)
+    }) as u32
 }
 
 unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
@@ -107,46 +115,93 @@ unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
     });
 }
 
-unsafe extern "C" fn launch(stream: *mut c_void) {
+unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void) {
     guarded((), || {
         if let Some(process) = process() {
-            process.launch(stream);
+            process.launch(Vendor::from_raw(vendor), stream);
         }
     });
 }
 
-unsafe extern "C" fn drop_stream(stream: *mut c_void) {
+unsafe extern "C" fn drop_stream(vendor: u32, stream: *mut c_void) {
     // Not attached: this process (or forked child) has launched nothing.
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.drop_stream(stream);
+            process.drop_stream(Vendor::from_raw(vendor), stream);
         }
     });
 }
 
-unsafe extern "C" fn drop_device(device: i32) {
+unsafe extern "C" fn drop_device(vendor: u32, device: i32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.drop_device(device);
+            process.drop_device(Vendor::from_raw(vendor), device);
         }
     });
 }
 
-unsafe extern "C" fn memory_info(free: *mut usize, total: *mut usize) -> u32 {
-    // SAFETY: the program's own pointers, which the vendor's function has just written.
-    let (Some(free), Some(total)) = (unsafe { (free.as_mut(), total.as_mut()) }) else { return 0 };
+unsafe extern "C" fn drop_context(vendor: u32, context: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.drop_context(Vendor::from_raw(vendor), context);
+        }
+    });
+}
+
+unsafe extern "C" fn hold(handle: u64) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.hold(handle);
+        }
+    });
+}
+
+unsafe extern "C" fn mapped(address: u64, size: u64, handle: u64) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.mapped(address, size, handle);
+        }
+    });
+}
+
+unsafe extern "C" fn unmap(address: u64, size: u64, ticket: *mut Ticket) -> u32 {
+    // SAFETY: the front end's own ticket.
+    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Forgotten::Unknown as u32 };
+    guarded(Forgotten::Unknown, || {
+        incarnation::attached().map_or(Forgotten::Unknown, |p| p.unmap(address, size, ticket))
+    }) as u32
+}
+
+unsafe extern "C" fn unhooked(_vendor: u32, name: *const c_char) {
+    if name.is_null() {
+        return;
+    }
+    guarded((), || {
+        if let Some(process) = process() {
+            // SAFETY: zero-terminated by the table's contract.
+            process.unhooked(unsafe { CStr::from_ptr(name) });
+        }
+    });
+}
+
+unsafe extern "C" fn memory_info(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32 {
+    // SAFETY: the program's own places, which the vendor's function has just written; the first may be null.
+    let (free, Some(total)) = (unsafe { (free.as_mut(), total.as_mut()) }) else { return 0 };
     guarded(0, || {
         let Some(process) = process() else { return 0 };
-        if let Some((free_bytes, total_bytes)) = process.memory_info() {
-            *free = usize::try_from(free_bytes).unwrap_or(usize::MAX);
-            *total = usize::try_from(total_bytes).unwrap_or(usize::MAX);
-            return 1;
+        let vendor = Vendor::from_raw(vendor);
+        let left = if let Some((free, all)) = process.memory_info(vendor, device) {
+            *total = usize::try_from(all).unwrap_or(usize::MAX);
+            usize::try_from(free).unwrap_or(usize::MAX)
+        } else if process.is_shut(vendor, device) {
+            0
+        } else {
+            return 0;
+        };
+        if let Some(free) = free {
+            *free = left;
         }
-        if process.is_shut() {
-            *free = 0;
-            return 1;
-        }
-        0
+        1
     })
 }
 

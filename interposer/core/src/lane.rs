@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use vnpu_quota_abi::device::ChipTable;
@@ -18,13 +18,16 @@ use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::usage::UsageDevice;
 use vnpu_quota_abi::view::DeviceView;
 
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Site};
 use crate::map::{File, Region};
 use crate::streams::Streams;
 use crate::{clock, log};
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
 const PATIENCE: u64 = 2_000_000_000;
+
+/// No site: neither a device's number nor an address.
+const NOWHERE: usize = usize::MAX;
 
 /// A thread that finds another one deciding looks again after so long.
 const STEP: Duration = Duration::from_micros(20);
@@ -39,8 +42,8 @@ pub(crate) struct Lane {
     turn: AtomicBool,
     inner: UnsafeCell<Inner>,
     counts: Counts,
-    /// The device number that the program gave the chip last, for the helper thread; -1 while unknown.
-    pub(crate) device: AtomicI32,
+    /// What the program's thread had current when it launched last, for the helper thread; [`NOWHERE`] while unknown.
+    site: AtomicUsize,
     file: File,
     path: PathBuf,
     _region: Region,
@@ -121,7 +124,7 @@ impl Lane {
             turn: AtomicBool::new(false),
             inner: UnsafeCell::new(inner),
             counts: Counts::default(),
-            device: AtomicI32::new(-1),
+            site: AtomicUsize::new(NOWHERE),
             file,
             path: path.to_owned(),
             _region: region,
@@ -145,7 +148,7 @@ impl Lane {
         loop {
             let wait = match self.take_turn() {
                 Some(mut turn) => match terms().filter(|_| self.is_whole()) {
-                    Some(terms) => self.decide(&mut turn, stream, events, &terms, now),
+                    Some(terms) => events.relaxed(|| self.decide(&mut turn, stream, events, &terms, now)),
                     // Compute fails open.
                     None => None,
                 },
@@ -166,12 +169,16 @@ impl Lane {
 
     /// For the helper thread: keeps the lease alive while work is queued, and gives it back when none is. Returns when
     /// it wants to be called again; `None` when there is nothing to do until somebody launches.
-    pub(crate) fn look(&self, events: &Events, terms: &Terms) -> Option<u64> {
+    pub(crate) fn look(&self, events: &Events, terms: &Terms, enter: impl FnOnce(Site)) -> Option<u64> {
         let now = clock::now();
         // A thread that decides does all that we would.
         let Some(mut turn) = self.take_turn() else { return Some(now + 500_000) };
         if !self.is_whole() {
             return None;
+        }
+        // Not before the turn: whoever destroys a context has it, and forgets the site with it.
+        if let Some(site) = self.site() {
+            enter(site);
         }
         let lane = turn.inner();
         lane.settle(&self.allowed, now, true);
@@ -202,7 +209,7 @@ impl Lane {
         if let Some(mut turn) = self.wait_for_turn() {
             let lane = turn.inner();
             lane.settle(&self.allowed, clock::now(), true);
-            lane.mark(&self.streams, events);
+            events.relaxed(|| lane.mark(&self.streams, events));
         }
     }
 
@@ -212,9 +219,20 @@ impl Lane {
             let lane = turn.inner();
             lane.settle(&self.allowed, clock::now(), false);
             lane.streams_are_gone(&self.streams);
+            self.site.store(NOWHERE, Ordering::Relaxed);
             lane.gate.abandon(&self.chip);
             self.wake();
         }
+    }
+
+    /// What the program's threads have current when they launch here.
+    pub(crate) fn site(&self) -> Option<Site> {
+        Some(self.site.load(Ordering::Relaxed)).filter(|site| *site != NOWHERE).map(Site)
+    }
+
+    /// Notes what the calling thread has current.
+    pub(crate) fn be_at(&self, site: Option<Site>) {
+        self.site.store(site.map_or(NOWHERE, |Site(site)| site), Ordering::Relaxed);
     }
 
     /// As long as a launch would wait.

@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Internal = 16,
     Compute = 32,
     Cut = 64,
+    Unhooked = 128,
 }
 
 static WRITTEN: AtomicU32 = AtomicU32::new(0);

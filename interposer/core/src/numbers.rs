@@ -7,6 +7,7 @@ use vnpu_quota_abi::quota::CHARGE_OVERHEAD;
 use vnpu_quota_abi::slot::{FREE, REAPING, SlotTable, owner_pid};
 use vnpu_quota_abi::table::{ChipNumbers, Ownership, ProcessNumbers};
 
+use crate::chips::Chip;
 use crate::claim::Claim;
 use crate::clock;
 use crate::process::Process;
@@ -18,6 +19,12 @@ pub(crate) struct Name<'a> {
     pub(crate) phys_id: Option<u32>,
     /// Its identity.
     pub(crate) uuid: Option<&'a [u8]>,
+}
+
+impl Name<'_> {
+    fn chip(&self) -> Option<Chip> {
+        self.uuid.and_then(Chip::of_text).or_else(|| self.phys_id.map(Chip::Npu))
+    }
 }
 
 impl Process {
@@ -41,7 +48,7 @@ impl Process {
             claim.processes(device, self.identity().namespace, overhead, &mut processes);
         }
         if !found {
-            let shut = self.broken_policy(name.phys_id) == Some(true);
+            let shut = self.broken_policy(name.chip()) == Some(true);
             return (if shut { Ownership::Shut } else { Ownership::Foreign }, numbers);
         }
         let of = if numbers.share_milli == 0 { 1000 } else { numbers.share_milli };
@@ -59,7 +66,7 @@ impl Claim {
         // The identity is certain; a container may have other numbers than the host.
         match name.uuid {
             Some(uuid) => by_uuid(uuid),
-            None => self.device_of(name.phys_id?),
+            None => self.device_of(Chip::Npu(name.phys_id?)),
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::broken::Broken;
+use crate::chips::Chip;
 use crate::claim::{Claim, Identity};
 
 /// One claim of the container.
@@ -62,8 +63,8 @@ impl Place {
         if self.claim().is_some() { None } else { self.last_failure() }
     }
 
-    /// The physical numbers of the claim's chips, as far as they are known.
-    pub(crate) fn chips(&self) -> Option<&[u32]> {
+    /// The claim's chips, as far as they are known.
+    pub(crate) fn chips(&self) -> Option<&[Chip]> {
         match self.claim() {
             Some(claim) => Some(claim.chips()),
             // Another thread may have set the claim since; its chips are the same.

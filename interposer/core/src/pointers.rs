@@ -12,16 +12,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) bytes: u64,
-    pub(crate) claim: u32,
-    pub(crate) device: u32,
+    pub(crate) claim: u16,
+    pub(crate) device: u16,
+    /// Handles and mappings that keep it; 1 for an address.
+    pub(crate) holders: u32,
 }
+
+/// Addresses that memory of a handle is mapped to, known by the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) handle: u64,
+    pub(crate) size: u64,
+}
+
+/// What a table may keep.
+///
+/// # Safety
+/// All-zero memory is a valid value.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: numbers.
+unsafe impl Plain for Block {}
+// SAFETY: numbers.
+unsafe impl Plain for Mapping {}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Place {
+struct Place<V> {
     // 0: empty, as fresh mappings are.
     key: u64,
-    block: Block,
+    value: V,
 }
 
 const SHARDS: usize = 64;
@@ -30,27 +49,27 @@ const FIRST_CAPACITY: usize = 1024;
 const SPINS: u32 = 100_000;
 
 /// The table of one process.
-pub(crate) struct Pointers {
-    shards: [Shard; SHARDS],
+pub(crate) struct Pointers<V: Plain> {
+    shards: [Shard<V>; SHARDS],
 }
 
-struct Shard {
+struct Shard<V: Plain> {
     locked: AtomicBool,
-    table: UnsafeCell<Table>,
+    table: UnsafeCell<Table<V>>,
 }
 
 // SAFETY: the cell is only reached with `locked` held.
-unsafe impl Sync for Shard {}
+unsafe impl<V: Plain> Sync for Shard<V> {}
 // SAFETY: a table owns its mapping.
-unsafe impl Send for Shard {}
+unsafe impl<V: Plain> Send for Shard<V> {}
 
-struct Table {
-    places: *mut Place,
+struct Table<V> {
+    places: *mut Place<V>,
     capacity: usize,
     used: usize,
 }
 
-impl Pointers {
+impl<V: Plain> Pointers<V> {
     pub(crate) fn new() -> Self {
         Self {
             shards: std::array::from_fn(|_| Shard {
@@ -60,23 +79,23 @@ impl Pointers {
         }
     }
 
-    /// Remembers `key`; an older block of the same key is replaced and returned. `Err` when it cannot be kept.
-    pub(crate) fn insert(&self, key: u64, block: Block) -> Result<Option<Block>, ()> {
+    /// Remembers `key`; an older value of the same key is replaced and returned. `Err` when it cannot be kept.
+    pub(crate) fn insert(&self, key: u64, value: V) -> Result<Option<V>, ()> {
         if key == 0 {
             return Err(());
         }
-        self.with(key, |table| table.insert(key, block)).unwrap_or(Err(()))
+        self.with(key, |table| table.insert(key, value)).unwrap_or(Err(()))
     }
 
     /// Forgets `key`.
-    pub(crate) fn remove(&self, key: u64) -> Option<Block> {
+    pub(crate) fn remove(&self, key: u64) -> Option<V> {
         if key == 0 {
             return None;
         }
         self.with(key, |table| table.remove(key)).flatten()
     }
 
-    fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table) -> T) -> Option<T> {
+    fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table<V>) -> T) -> Option<T> {
         // The top bits choose the shard, those below them the place in it.
         let shard = self.shards.get((hash(key) >> 58) as usize % SHARDS)?;
         let mut spins = 0;
@@ -97,7 +116,36 @@ impl Pointers {
     }
 }
 
-impl Drop for Pointers {
+impl Pointers<Block> {
+    /// One holder of `key` more; whether it is known.
+    pub(crate) fn hold(&self, key: u64) -> bool {
+        let more = |table: &mut Table<Block>| {
+            let holders = &mut table.find(key)?.holders;
+            *holders = holders.saturating_add(1);
+            Some(())
+        };
+        key != 0 && self.with(key, more).flatten().is_some()
+    }
+
+    /// One holder of `key` less: `Some(None)` while there are others, the block when that was the last one, which
+    /// forgets `key`; `None` when it is not known.
+    pub(crate) fn let_go(&self, key: u64) -> Option<Option<Block>> {
+        if key == 0 {
+            return None;
+        }
+        let less = |table: &mut Table<Block>| {
+            let holders = &mut table.find(key)?.holders;
+            if *holders > 1 {
+                *holders -= 1;
+                return Some(None);
+            }
+            table.remove(key).map(Some)
+        };
+        self.with(key, less).flatten()
+    }
+}
+
+impl<V: Plain> Drop for Pointers<V> {
     fn drop(&mut self) {
         for shard in &mut self.shards {
             // One that was locked when this process was forked may be half changed: left alone.
@@ -107,7 +155,7 @@ impl Drop for Pointers {
             let table = shard.table.get_mut();
             if table.capacity != 0 {
                 // SAFETY: our own mapping of that size, referenced by nothing else.
-                unsafe { libc::munmap(table.places.cast(), table.capacity * size_of::<Place>()) };
+                unsafe { libc::munmap(table.places.cast(), table.capacity * size_of::<Place<V>>()) };
             }
         }
     }
@@ -124,8 +172,8 @@ fn home(key: u64, mask: usize) -> usize {
     (hash(key) >> 26) as usize & mask
 }
 
-impl Table {
-    fn place(&mut self, index: usize) -> Option<&mut Place> {
+impl<V: Plain> Table<V> {
+    fn place(&mut self, index: usize) -> Option<&mut Place<V>> {
         if index >= self.capacity {
             return None;
         }
@@ -133,7 +181,7 @@ impl Table {
         unsafe { self.places.add(index).as_mut() }
     }
 
-    fn insert(&mut self, key: u64, block: Block) -> Result<Option<Block>, ()> {
+    fn insert(&mut self, key: u64, value: V) -> Result<Option<V>, ()> {
         // At most three quarters full, so that every probe ends at an empty place.
         if (self.used + 1) * 4 > self.capacity * 3 {
             self.grow()?;
@@ -143,10 +191,10 @@ impl Table {
         loop {
             let place = self.place(index).ok_or(())?;
             if place.key == key {
-                return Ok(Some(std::mem::replace(&mut place.block, block)));
+                return Ok(Some(std::mem::replace(&mut place.value, value)));
             }
             if place.key == 0 {
-                *place = Place { key, block };
+                *place = Place { key, value };
                 self.used += 1;
                 return Ok(None);
             }
@@ -154,7 +202,20 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, key: u64) -> Option<Block> {
+    fn find(&mut self, key: u64) -> Option<&mut V> {
+        let mask = self.capacity.checked_sub(1)?;
+        let mut index = home(key, mask);
+        loop {
+            match self.place(index)?.key {
+                0 => return None,
+                found if found == key => break,
+                _ => index = (index + 1) & mask,
+            }
+        }
+        self.place(index).map(|place| &mut place.value)
+    }
+
+    fn remove(&mut self, key: u64) -> Option<V> {
         if self.capacity == 0 {
             return None;
         }
@@ -163,7 +224,7 @@ impl Table {
         let found = loop {
             let place = self.place(index)?;
             if place.key == key {
-                break place.block;
+                break place.value;
             }
             if place.key == 0 {
                 return None;
@@ -196,20 +257,20 @@ impl Table {
         for index in 0..self.capacity {
             let Some(place) = self.place(index).copied() else { break };
             if place.key != 0 {
-                bigger.insert(place.key, place.block)?;
+                bigger.insert(place.key, place.value)?;
             }
         }
         if self.capacity != 0 {
             // SAFETY: our own mapping of that size, referenced by nothing else.
-            unsafe { libc::munmap(self.places.cast(), self.capacity * size_of::<Place>()) };
+            unsafe { libc::munmap(self.places.cast(), self.capacity * size_of::<Place<V>>()) };
         }
         *self = bigger;
         Ok(())
     }
 }
 
-fn map(places: usize) -> Result<*mut Place, ()> {
-    let len = places.checked_mul(size_of::<Place>()).ok_or(())?;
+fn map<V>(places: usize) -> Result<*mut Place<V>, ()> {
+    let len = places.checked_mul(size_of::<Place<V>>()).ok_or(())?;
     // SAFETY: a new anonymous mapping.
     let base = unsafe {
         libc::mmap(

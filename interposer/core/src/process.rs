@@ -1,21 +1,23 @@
 //! This process in all its claims: finds them, decides on allocations and frees, answers for memory.
 
-use std::ffi::{CStr, OsStr, c_char};
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use vnpu_quota_abi::charge::{Pages, charged};
+use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
 use vnpu_quota_abi::ledger;
-use vnpu_quota_abi::table::{CURRENT_DEVICE, FrontTable, KeyKind, Ticket, Verdict};
+use vnpu_quota_abi::table::{
+    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Ticket, Vendor, Verdict,
+};
 
 use crate::broken::Broken;
-use crate::chips::Chips;
+use crate::chips::{Chip, Chips};
 use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
 use crate::place::Place;
-use crate::pointers::{Block, Pointers};
+use crate::pointers::{Block, Mapping, Pointers};
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
 
@@ -36,7 +38,8 @@ pub(crate) struct Process {
     whole: AtomicBool,
     retry: Backoff,
     chips: Chips,
-    pointers: Pointers,
+    pointers: Pointers<Block>,
+    mappings: Pointers<Mapping>,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -72,6 +75,7 @@ impl Process {
             retry: Backoff::new(),
             chips: Chips::new(),
             pointers: Pointers::new(),
+            mappings: Pointers::new(),
         };
         process.attach_rest();
         process
@@ -132,20 +136,23 @@ impl Process {
 
     /// The chip that a call on `device` counts for. With one chip in all and one device to be seen there is
     /// nothing to choose, and whether a container sees the host's numbers is not certain for every driver.
-    pub(crate) fn chip(&self, device: i32) -> Option<u32> {
-        let chip = self.chips.physical(self.front, device);
+    pub(crate) fn chip(&self, vendor: Vendor, device: i32) -> Option<Chip> {
+        let chip = self.chips.find(self.front, vendor, device);
         let [place] = self.places() else { return chip };
         let Some([only]) = place.chips() else { return chip };
-        let certain = chip == Some(*only);
-        if certain || chip.is_some() && self.chips.visible(self.front) != Some(1) {
-            chip
-        } else {
-            Some(*only)
-        }
+        // An identity is certain, if there is one, and so is a number of the claim.
+        let certain = matches!(chip, Some(Chip::Gpu(_))) || chip == Some(*only);
+        let others = chip.is_some() && !self.sees_one(vendor);
+        if certain || others || only.vendor() != vendor { chip } else { Some(*only) }
+    }
+
+    /// Whether the process sees one device of this vendor.
+    pub(crate) fn sees_one(&self, vendor: Vendor) -> bool {
+        self.chips.visible(self.front, vendor) == Some(1)
     }
 
     /// The claims' parts that are about `chip`: (claim, chip's index in it).
-    pub(crate) fn parts(&self, chip: Option<u32>) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub(crate) fn parts(&self, chip: Option<Chip>) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.places()
             .iter()
             .enumerate()
@@ -153,7 +160,7 @@ impl Process {
     }
 
     /// What the broken claims say about `chip`: refuse (`Some(true)`), let pass, or nothing.
-    pub(crate) fn broken_policy(&self, chip: Option<u32>) -> Option<bool> {
+    pub(crate) fn broken_policy(&self, chip: Option<Chip>) -> Option<bool> {
         if self.places.get().is_none() {
             return Some(true);
         }
@@ -161,16 +168,22 @@ impl Process {
     }
 
     /// The claims without us that may be about `chip`.
-    fn broken_about(&self, chip: Option<u32>) -> impl Iterator<Item = &Broken> {
+    fn broken_about(&self, chip: Option<Chip>) -> impl Iterator<Item = &Broken> {
         self.places().iter().filter_map(Place::failure).filter(move |b| b.concerns(chip))
     }
 
     /// Whether `chip`, which no claim is about, is one that the container has beside its claims. Only certain
     /// when every chip of the claims is to be seen under its number: else the numbers may be others than the
     /// host's, and this chip one of theirs.
-    fn is_foreign(&self, chip: Option<u32>) -> bool {
-        let mut known = self.places().iter().filter_map(Place::chips).flatten();
-        chip.is_some() && known.all(|c| self.chips.sees(self.front, *c))
+    fn is_foreign(&self, chip: Option<Chip>) -> bool {
+        let known = self.places().iter().filter_map(Place::chips).flatten();
+        match chip {
+            None => false,
+            Some(Chip::Gpu(_)) => true,
+            Some(Chip::Npu(_)) => {
+                known.filter(|c| c.vendor() == Vendor::Ascend).all(|c| self.chips.sees(self.front, *c))
+            }
+        }
     }
 
     /// Whether a claim wants what cannot be accounted to be refused.
@@ -179,7 +192,7 @@ impl Process {
     }
 
     /// What happens to an allocation on `chip`, which no claim that works is about.
-    fn elsewhere(&self, chip: Option<u32>) -> Verdict {
+    fn elsewhere(&self, chip: Option<Chip>) -> Verdict {
         let verdict = match self.broken_policy(chip) {
             Some(true) => {
                 self.broken_about(chip).filter(|b| b.closed).for_each(|b| b.count_denied(chip));
@@ -208,7 +221,7 @@ impl Process {
     }
 
     /// Counts an allocation that was let through: with the claim that is about `chip`, if that can be told.
-    fn count_unhooked(&self, chip: Option<u32>) {
+    fn count_unhooked(&self, chip: Option<Chip>) {
         if self.broken_about(chip).any(|b| b.count_unhooked(chip)) {
             return;
         }
@@ -220,10 +233,20 @@ impl Process {
     }
 
     /// Decides on an allocation.
-    pub(crate) fn reserve(&self, size: u64, policy: u32, device: i32, ticket: &mut Ticket) -> Verdict {
-        let bytes = charged(size, Pages::from_policy(policy));
+    pub(crate) fn reserve(&self, request: &Request, ticket: &mut Ticket) -> Verdict {
+        let vendor = Vendor::from_raw(request.vendor);
+        // What a graph allocates is given when it is launched.
+        if request.ordered != 0
+            && self.events(vendor).is_some_and(|events| events.is_capturing(request.stream as *mut c_void))
+        {
+            return Verdict::Pass;
+        }
+        let bytes = match vendor {
+            Vendor::Ascend => charged(request.size, Pages::from_policy(request.policy)),
+            Vendor::Cuda => cuda_charged(request.size, request.policy),
+        };
         self.retry();
-        let chip = self.chip(device);
+        let chip = self.chip(vendor, request.device);
         // Two claims on one chip in one container: the first that has room pays.
         let mut denied_by = None;
         for (i, d) in self.parts(chip) {
@@ -256,7 +279,7 @@ impl Process {
             return;
         }
         ledger::commit(cell, ticket.bytes);
-        let block = Block { bytes: ticket.bytes, claim: ticket.claim, device: ticket.device };
+        let block = block_of(ticket);
         match self.pointers.insert(tagged(kind, key), block) {
             // The same address again without a free that we saw: the vendor gave it back another way.
             Ok(Some(stale)) => self.give_back(stale),
@@ -268,29 +291,88 @@ impl Process {
         }
     }
 
-    /// Forgets a key before it is freed.
-    pub(crate) fn forget(&self, kind: KeyKind, key: u64, ticket: &mut Ticket) -> bool {
-        match self.pointers.remove(tagged(kind, key)) {
-            Some(block) => {
-                *ticket = Ticket {
-                    key,
-                    bytes: block.bytes,
-                    incarnation: self.incarnation,
-                    claim: block.claim,
-                    device: block.device,
-                };
-                true
+    /// Forgets a key, or one of its holders, before it is freed.
+    pub(crate) fn forget(&self, kind: KeyKind, key: u64, vendor: Vendor, ticket: &mut Ticket) -> Forgotten {
+        match self.pointers.let_go(tagged(kind, key)) {
+            Some(None) => Forgotten::Held,
+            Some(Some(block)) => {
+                *ticket = self.ticket(key, block);
+                Forgotten::Last
             }
             None => {
-                let chip = self.chip(CURRENT_DEVICE);
+                let chip = self.chip(vendor, CURRENT_DEVICE);
                 if let Some((i, d)) = self.parts(chip).next()
                     && let Some(claim) = self.claim(i)
                 {
                     claim.count_unknown_free(d);
                 }
-                false
+                Forgotten::Unknown
             }
         }
+    }
+
+    fn ticket(&self, key: u64, block: Block) -> Ticket {
+        Ticket {
+            key,
+            bytes: block.bytes,
+            incarnation: self.incarnation,
+            claim: u32::from(block.claim),
+            device: u32::from(block.device),
+        }
+    }
+
+    /// A handle of physical memory has one holder more. One that is not known is another process's.
+    pub(crate) fn hold(&self, handle: u64) {
+        self.pointers.hold(tagged(KeyKind::Handle, handle));
+    }
+
+    /// Memory of a handle is mapped, and stays when the handle is released.
+    pub(crate) fn mapped(&self, address: u64, size: u64, handle: u64) {
+        if self.pointers.hold(tagged(KeyKind::Handle, handle)) {
+            let _ = self.mappings.insert(address, Mapping { handle, size });
+        }
+    }
+
+    /// Forgets the mappings in a range before they are unmapped.
+    pub(crate) fn unmap(&self, address: u64, size: u64, ticket: &mut Ticket) -> Forgotten {
+        let end = address.saturating_add(size);
+        let (mut at, mut freed) = (address, None::<Block>);
+        while at < end
+            && let Some(mapping) = self.mappings.remove(at)
+        {
+            at = at.saturating_add(mapping.size.max(1));
+            let Some(Some(block)) = self.pointers.let_go(tagged(KeyKind::Handle, mapping.handle)) else {
+                continue;
+            };
+            freed = Some(match freed {
+                None => block,
+                Some(sum) if (sum.claim, sum.device) == (block.claim, block.device) => {
+                    Block { bytes: sum.bytes.saturating_add(block.bytes), ..sum }
+                }
+                // A range over several chips: one ticket is for one chip. Its bytes come back a call too early.
+                Some(sum) => {
+                    self.give_back(block);
+                    sum
+                }
+            });
+        }
+        freed.map_or(Forgotten::Held, |block| {
+            *ticket = self.ticket(address, block);
+            Forgotten::Last
+        })
+    }
+
+    /// Notes a function of the vendor's that a program got, and that we do not stand before.
+    pub(crate) fn unhooked(&self, name: &CStr) {
+        let Some(claim) = self.claims().next() else { return };
+        claim.count_unhooked_function();
+        log::once(
+            log::Kind::Unhooked,
+            &format!(
+                "{} is not known to this version; what it takes or launches is not limited",
+                name.to_string_lossy()
+            ),
+        );
     }
 
     /// Ends a free.
@@ -298,24 +380,26 @@ impl Process {
         if ticket.incarnation != self.incarnation {
             return;
         }
-        let block = Block { bytes: ticket.bytes, claim: ticket.claim, device: ticket.device };
+        let block = block_of(ticket);
         if ok {
             self.give_back(block);
-        } else {
+        } else if kind != KeyKind::Mapping {
             let _ = self.pointers.insert(tagged(kind, ticket.key), block);
         }
     }
 
     fn give_back(&self, block: Block) {
-        if let Some(cell) = self.claim(block.claim as usize).and_then(|c| c.cell(block.device as usize)) {
+        if let Some(cell) =
+            self.claim(usize::from(block.claim)).and_then(|c| c.cell(usize::from(block.device)))
+        {
             ledger::release(cell, block.bytes);
         }
     }
 
-    /// Free and total bytes of the current device, `None` when no claim is about it.
-    pub(crate) fn memory_info(&self) -> Option<(u64, u64)> {
+    /// Free and total bytes of `device`, `None` when no claim is about it.
+    pub(crate) fn memory_info(&self, vendor: Vendor, device: i32) -> Option<(u64, u64)> {
         self.retry();
-        let chip = self.chip(CURRENT_DEVICE);
+        let chip = self.chip(vendor, device);
         let mut numbers = None;
         for (i, d) in self.parts(chip) {
             let Some((quota, used)) = self.claim(i).and_then(|c| c.numbers(d, self.identity)) else {
@@ -327,9 +411,9 @@ impl Process {
         numbers.map(|(total, free)| (free, total))
     }
 
-    /// Whether nothing can be allocated on the current device, because it cannot be accounted.
-    pub(crate) fn is_shut(&self) -> bool {
-        let chip = self.chip(CURRENT_DEVICE);
+    /// Whether nothing can be allocated on `device`, because it cannot be accounted.
+    pub(crate) fn is_shut(&self, vendor: Vendor, device: i32) -> bool {
+        let chip = self.chip(vendor, device);
         self.parts(chip).next().is_none()
             && match self.broken_policy(chip) {
                 Some(closed) => closed,
@@ -343,10 +427,16 @@ impl Process {
     }
 }
 
+/// Claims of a container and chips of a claim are far fewer than 65536.
+fn block_of(ticket: &Ticket) -> Block {
+    let short = |index: u32| u16::try_from(index).unwrap_or(u16::MAX);
+    Block { bytes: ticket.bytes, claim: short(ticket.claim), device: short(ticket.device), holders: 1 }
+}
+
 /// Keys of two kinds may be equal as numbers; addresses never use the top bit in user space.
 fn tagged(kind: KeyKind, key: u64) -> u64 {
     match kind {
-        KeyKind::Address => key,
+        KeyKind::Address | KeyKind::Mapping => key,
         KeyKind::Handle => key | 1 << 63,
     }
 }

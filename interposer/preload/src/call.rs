@@ -3,16 +3,13 @@
 
 use core::ffi::c_void;
 
-use vnpu_quota_abi::table::{CoreTable, KeyKind, Ticket, Verdict};
+use vnpu_quota_abi::table::{
+    CURRENT_DEVICE, CoreTable, Forgotten, KeyKind, Request, Ticket, Vendor, Verdict,
+};
 
 use crate::asm::depth;
 use crate::core_library::{self, Core};
 use crate::libc::Errno;
-
-/// `ACL_ERROR_RT_MEMORY_ALLOCATION`: the only code on which frameworks free their caches and try again.
-pub(crate) const OUT_OF_MEMORY: i32 = 207_001;
-/// `ACL_ERROR_RT_INTERNAL_ERROR`: a hook was called and no loaded library has the function behind it.
-pub(crate) const NO_FUNCTION: i32 = 507_899;
 
 /// The thread is in a hook until this is dropped.
 struct Inside;
@@ -46,10 +43,12 @@ pub(crate) struct Wish {
     pub(crate) kind: KeyKind,
     /// Not device memory: nothing to account.
     pub(crate) exempt: bool,
+    /// The stream in whose order it is given.
+    pub(crate) stream: Option<*mut c_void>,
 }
 
 /// An allocation; `out` is where the vendor's function puts the pointer or handle.
-pub(crate) fn alloc(real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -> i32 {
+pub(crate) fn alloc(vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
     // Nothing asked for is nothing to account: some of the vendor's functions then succeed and write nothing.
     if wish.size == 0 {
@@ -58,19 +57,27 @@ pub(crate) fn alloc(real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -
     let errno = Errno::save();
     let core = match core_library::get() {
         Core::Loaded(core) if !wish.exempt => core,
-        Core::Missing if !wish.exempt => return OUT_OF_MEMORY,
+        Core::Missing if !wish.exempt => return vendor.out_of_memory(),
         _ => {
             drop(errno);
             return real();
         }
     };
     let mut ticket = Ticket::default();
-    // SAFETY: the back end's function with a valid ticket.
-    let verdict = unsafe { (core.reserve)(wish.size, wish.policy, wish.device, &raw mut ticket) };
+    let request = Request {
+        size: wish.size,
+        stream: wish.stream.map_or(0, |stream| stream as u64),
+        vendor: vendor as u32,
+        policy: wish.policy,
+        device: wish.device,
+        ordered: u32::from(wish.stream.is_some()),
+    };
+    // SAFETY: the back end's function with a valid request and ticket.
+    let verdict = unsafe { (core.reserve)(&raw const request, &raw mut ticket) };
     drop(errno);
     match Verdict::from_raw(verdict) {
         Verdict::Pass => real(),
-        Verdict::Denied => OUT_OF_MEMORY,
+        Verdict::Denied => vendor.out_of_memory(),
         Verdict::Granted => {
             // What a call wrote is known only against something that it never writes: the place may hold the
             // very address that comes back.
@@ -99,7 +106,37 @@ pub(crate) fn alloc(real: impl Fn() -> i32, out: *mut *mut c_void, wish: Wish) -
 
 /// A free. The key is forgotten before the vendor's function, since another thread may get the same address
 /// the moment it is free; its bytes are given back after.
-pub(crate) fn free(real: impl Fn() -> i32, key: *mut c_void, kind: KeyKind) -> i32 {
+pub(crate) fn free(vendor: Vendor, real: impl Fn() -> i32, key: *mut c_void, kind: KeyKind) -> i32 {
+    let forget = |core: &CoreTable, ticket: *mut Ticket| {
+        if key.is_null() {
+            return Forgotten::Unknown;
+        }
+        // SAFETY: the back end's function with a valid ticket.
+        Forgotten::from_raw(unsafe { (core.forget)(kind as u32, key as u64, vendor as u32, ticket) })
+    };
+    let undo = |core: &CoreTable| {
+        // SAFETY: the back end's function.
+        unsafe { (core.hold)(key as u64) }
+    };
+    let_go(real, kind, forget, undo)
+}
+
+/// The end of mappings, which may hold the memory behind them as the last ones.
+pub(crate) fn unmap(_vendor: Vendor, real: impl Fn() -> i32, address: u64, size: u64) -> i32 {
+    let forget = |core: &CoreTable, ticket: *mut Ticket| {
+        // SAFETY: the back end's function with a valid ticket.
+        Forgotten::from_raw(unsafe { (core.unmap)(address, size, ticket) })
+    };
+    // A range that the driver does not unmap was none of its mappings.
+    let_go(real, KeyKind::Mapping, forget, |_| ())
+}
+
+fn let_go(
+    real: impl Fn() -> i32,
+    kind: KeyKind,
+    forget: impl Fn(&CoreTable, *mut Ticket) -> Forgotten,
+    undo: impl Fn(&CoreTable),
+) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
     let errno = Errno::save();
     let Core::Loaded(core) = core_library::get() else {
@@ -107,21 +144,47 @@ pub(crate) fn free(real: impl Fn() -> i32, key: *mut c_void, kind: KeyKind) -> i
         return real();
     };
     let mut ticket = Ticket::default();
-    // SAFETY: the back end's function with a valid ticket.
-    let known = !key.is_null() && unsafe { (core.forget)(kind as u32, key as u64, &raw mut ticket) } != 0;
+    let known = forget(core, &raw mut ticket);
     drop(errno);
     let code = real();
-    if known {
-        let _errno = Errno::save();
-        // SAFETY: the ticket of this free, settled once.
-        unsafe { (core.forgotten)(&raw const ticket, kind as u32, u32::from(code == 0)) };
+    match known {
+        Forgotten::Last => {
+            let _errno = Errno::save();
+            // SAFETY: the ticket of this free, settled once.
+            unsafe { (core.forgotten)(&raw const ticket, kind as u32, u32::from(code == 0)) };
+        }
+        Forgotten::Held if code != 0 => {
+            let _errno = Errno::save();
+            undo(core);
+        }
+        Forgotten::Held | Forgotten::Unknown => (),
     }
     code
 }
 
+/// A call that makes another holder of a handle, which the vendor's function writes to `out`.
+pub(crate) fn retain(_vendor: Vendor, real: impl Fn() -> i32, out: *mut u64) -> i32 {
+    after(real, |core| {
+        // SAFETY: the vendor's function succeeded and wrote it; the back end's function.
+        unsafe {
+            if !out.is_null() {
+                (core.hold)(*out);
+            }
+        }
+    })
+}
+
+/// A call that maps memory of a handle.
+pub(crate) fn map(_vendor: Vendor, real: impl Fn() -> i32, address: u64, size: u64, handle: u64) -> i32 {
+    after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.mapped)(address, size, handle) }
+    })
+}
+
 /// A question for free and total memory: the vendor's function is asked (it checks the arguments and the
 /// device), then the quota's numbers replace its own.
-pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) -> i32 {
+pub(crate) fn info(vendor: Vendor, real: impl Fn() -> i32, free: *mut usize, total: *mut usize) -> i32 {
     let code = real();
     let Some(_inside) = Inside::enter() else { return code };
     if code == 0 && !free.is_null() && !total.is_null() {
@@ -129,7 +192,7 @@ pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) 
         match core_library::get() {
             // SAFETY: the vendor's function succeeded with these pointers.
             Core::Loaded(core) => unsafe {
-                (core.memory_info)(free, total);
+                (core.memory_info)(vendor as u32, CURRENT_DEVICE, free, total);
             },
             // SAFETY: as above. Nothing can be allocated, so nothing is free.
             Core::Missing => unsafe { *free = 0 },
@@ -139,31 +202,49 @@ pub(crate) fn info(real: impl Fn() -> i32, free: *mut usize, total: *mut usize) 
     code
 }
 
+/// A question for the memory of a device that need not be in use yet.
+pub(crate) fn total(vendor: Vendor, real: impl Fn() -> i32, total: *mut usize, device: i32) -> i32 {
+    after(real, |core| {
+        if !total.is_null() {
+            // SAFETY: the vendor's function succeeded with this pointer.
+            unsafe { (core.memory_info)(vendor as u32, device, core::ptr::null_mut(), total) };
+        }
+    })
+}
+
 /// A launch of work on `stream`: it waits here until the claim's compute quota allows it, then it is the vendor's
 /// business alone. Whether it succeeds is not asked: what it took is measured, not assumed.
-pub(crate) fn launch(real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+pub(crate) fn launch(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
     if let Core::Loaded(core) = core_library::get() {
         let _errno = Errno::save();
         // SAFETY: the back end's function.
-        unsafe { (core.launch)(stream) }
+        unsafe { (core.launch)(vendor as u32, stream) }
     }
     real()
 }
 
 /// The end of a stream: nothing of ours may be put there from now on.
-pub(crate) fn close(real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+pub(crate) fn close(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
     before(real, |core| {
         // SAFETY: the back end's function.
-        unsafe { (core.drop_stream)(stream) }
+        unsafe { (core.drop_stream)(vendor as u32, stream) }
     })
 }
 
-/// The end of a device's context, with which streams and events go.
-pub(crate) fn reset(real: impl Fn() -> i32, device: i32) -> i32 {
+/// The end of a device's contexts, with which streams and events go.
+pub(crate) fn reset(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
     before(real, |core| {
         // SAFETY: the back end's function.
-        unsafe { (core.drop_device)(device) }
+        unsafe { (core.drop_device)(vendor as u32, device) }
+    })
+}
+
+/// The end of one context.
+pub(crate) fn context(vendor: Vendor, real: impl Fn() -> i32, context: *mut c_void) -> i32 {
+    before(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.drop_context)(vendor as u32, context) }
     })
 }
 
@@ -178,17 +259,25 @@ fn before(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
     real()
 }
 
-/// A call that says that the process will use a device: it gets its slot now, so that the node sees it. The
-/// vendor's function runs outside the hook, since it calls the program back, which may allocate.
-pub(crate) fn attach(real: impl Fn() -> i32) -> i32 {
+/// Tells the back end, if there is one, when the vendor's function has succeeded, which runs outside the hook.
+fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
     let code = real();
-    let Some(_inside) = Inside::enter() else { return code };
-    if code == 0 {
+    if code == 0
+        && let Some(_inside) = Inside::enter()
+    {
         let _errno = Errno::save();
         if let Core::Loaded(core) = core_library::get() {
-            // SAFETY: the back end's function.
-            unsafe { (core.attach)() }
+            tell(core);
         }
     }
     code
+}
+
+/// A call that says that the process will use a device: it gets its slot now, so that the node sees it. The
+/// vendor's function runs outside the hook, since it calls the program back, which may allocate.
+pub(crate) fn attach(_vendor: Vendor, real: impl Fn() -> i32) -> i32 {
+    after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.attach)() }
+    })
 }

@@ -7,10 +7,16 @@ use crate::asm::dlopen;
 use crate::dlsym::real_dlsym;
 use crate::libc::{RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD};
 
-/// Where the functions live, over the generations of CANN: `*Impl` in libacl_rt_impl or, from 9.2 on, in
+/// Where Ascend's functions live, over the generations of CANN: `*Impl` in libacl_rt_impl or, from 9.2 on, in
 /// libruntime; in libascendcl_impl before 8.5.
-const LIBRARIES: [&CStr; 5] =
-    [c"libacl_rt_impl.so", c"libruntime.so", c"libascendcl_impl.so", c"libacl_rt.so", c"libascendcl.so"];
+const ASCEND: &[&CStr] =
+    &[c"libacl_rt_impl.so", c"libruntime.so", c"libascendcl_impl.so", c"libacl_rt.so", c"libascendcl.so"];
+const CUDA: &[&CStr] = &[c"libcuda.so.1"];
+
+/// The libraries that may have a function of this name.
+fn libraries(name: &CStr) -> &'static [&'static CStr] {
+    if name.to_bytes().starts_with(b"cu") { CUDA } else { ASCEND }
+}
 
 /// One function of the vendor, looked up once.
 pub(crate) struct Real {
@@ -66,7 +72,8 @@ pub(crate) fn look_up(name: *const c_char) -> *mut c_void {
         return next;
     }
     let Some(dlopen) = dlopen() else { return core::ptr::null_mut() };
-    for library in LIBRARIES {
+    // SAFETY: zero-terminated.
+    for library in libraries(unsafe { CStr::from_ptr(name) }) {
         // SAFETY: loads nothing; the reference that it takes pins a library whose functions we keep.
         let handle = unsafe { dlopen(library.as_ptr(), RTLD_LAZY | RTLD_NOLOAD) };
         if handle.is_null() {

@@ -152,6 +152,14 @@ pub fn share(chip: u32, memory: u64) -> ChipShare {
     }
 }
 
+/// As [`share`], of the GPU with this identity.
+pub fn gpu_share(uuid: [u8; 16], memory: u64) -> ChipShare {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let part = |from: usize, to: usize| &hex[from..to];
+    let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
+    ChipShare { uuid: DeviceUuid::new(format!("GPU-{}", parts.join("-"))).unwrap(), ..share(0, memory) }
+}
+
 impl Node {
     /// With no claim.
     pub fn empty() -> Self {

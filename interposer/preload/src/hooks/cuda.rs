@@ -1,0 +1,216 @@
+//! The functions of the CUDA driver, of every version that `cuda.h` has had them in, and with either default stream
+//! (`_ptsz`: the calling thread's). Imports of others' memory are not hooked: the exporter has paid.
+//!
+//! What the driver makes of a size is not documented: small ones are taken to be multiples of 512 bytes, and from 1 MiB
+//! on of 2 MiB; rows of pitched memory and of arrays to begin at multiples of 512 bytes (all unverified; what is
+//! certain is the granularity of `cuMemCreate`). What that gets wrong, contexts and modules are the node agent's to
+//! find, from the driver's own numbers. A block that goes back to a pool is credited although the pool may keep it.
+
+use core::ffi::c_void;
+
+use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
+use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
+
+use crate::call::{
+    Wish, alloc, attach, close, context, free, info, launch, map, reset, retain, total, unmap,
+};
+
+pub(super) const VENDOR: Vendor = Vendor::Cuda;
+
+type Out = *mut u64;
+pub(super) type Opaque = *mut c_void;
+
+/// The stream of calls that name none.
+const LEGACY: Opaque = core::ptr::null_mut();
+
+/// `CU_STREAM_PER_THREAD`: what no stream means to the `_ptsz` functions.
+fn own(stream: Opaque) -> Opaque {
+    if stream.is_null() { core::ptr::without_provenance_mut(2) } else { stream }
+}
+
+pub(super) fn place(out: Out) -> *mut Opaque {
+    out.cast()
+}
+
+pub(super) fn memory(size: u64) -> Wish {
+    Wish {
+        size,
+        policy: CUDA_BLOCKS,
+        device: CURRENT_DEVICE,
+        kind: KeyKind::Address,
+        exempt: false,
+        stream: None,
+    }
+}
+
+fn ordered(size: usize, stream: Opaque) -> Wish {
+    Wish { stream: Some(stream), policy: CUDA_POOL, ..memory(size as u64) }
+}
+
+/// Memory that is also mapped on the host: whole pages.
+fn managed(size: usize) -> Wish {
+    memory((size as u64).checked_next_multiple_of(HUGE_UNIT).unwrap_or(u64::MAX))
+}
+
+/// Bytes of a row.
+fn row(width: u64) -> u64 {
+    width.checked_next_multiple_of(512).unwrap_or(u64::MAX)
+}
+
+pub(super) fn pitched(width: usize, height: usize) -> Wish {
+    memory(row(width as u64).saturating_mul(height as u64))
+}
+
+/// `CUmemAllocationProp`: {type, handle types, location {type, id}, ...}.
+fn physical(size: usize, properties: *const c_void) -> Wish {
+    let word = |index: usize| {
+        // SAFETY: the program's structure, larger than four words, readable.
+        unsafe { properties.cast::<i32>().add(index).read_unaligned() }
+    };
+    let known = !properties.is_null();
+    // `CU_MEM_LOCATION_TYPE_DEVICE`; the others are on the host.
+    let on_device = known && word(2) == 1;
+    Wish {
+        device: if on_device { word(3) } else { CURRENT_DEVICE },
+        kind: KeyKind::Handle,
+        exempt: known && !on_device,
+        ..memory(size as u64)
+    }
+}
+
+/// Extents of an array.
+struct Extents {
+    width: u64,
+    height: u64,
+    depth: u64,
+    format: u32,
+    channels: u32,
+}
+
+impl Extents {
+    /// Bytes of `levels` levels, each half as large as the one before.
+    fn bytes(&self, levels: u32) -> u64 {
+        // `CUarray_format`: 8, 16 and 32 bits. The others (block-compressed, planar) are taken as the largest.
+        let channel = match self.format {
+            0x01 | 0x08 | 0xc0 | 0xc3 => 1,
+            0x02 | 0x09 | 0x10 | 0xc6 | 0xc9 => 2,
+            _ => 4,
+        };
+        let element = channel * u64::from(self.channels.max(1));
+        (0..levels.clamp(1, 32)).fold(0_u64, |sum, level| {
+            let shrunk = |extent: u64| (extent >> level).max(1);
+            let flat = row(shrunk(self.width).saturating_mul(element)).saturating_mul(shrunk(self.height));
+            sum.saturating_add(flat.saturating_mul(shrunk(self.depth)))
+        })
+    }
+}
+
+/// `CUDA_ARRAY_DESCRIPTOR` and, with a depth, `CUDA_ARRAY3D_DESCRIPTOR`; `W` is `usize`, before CUDA 3.2 `u32`.
+fn plane<W: Copy + Into<Wide>>(descriptor: *const c_void, deep: bool, levels: u32) -> Wish {
+    if descriptor.is_null() {
+        return memory(0);
+    }
+    let extents = if deep { 3 } else { 2 };
+    let extent = |index: usize| {
+        // SAFETY: the program's structure, which begins with so many extents, readable.
+        let Wide(wide) = unsafe { descriptor.cast::<W>().add(index).read_unaligned() }.into();
+        wide
+    };
+    let word = |index: usize| {
+        // SAFETY: as above; two words follow the extents.
+        unsafe { descriptor.cast::<W>().add(extents).cast::<u32>().add(index).read_unaligned() }
+    };
+    let depth = if deep { extent(2) } else { 0 };
+    let all = Extents { width: extent(0), height: extent(1), depth, format: word(0), channels: word(1) };
+    memory(all.bytes(levels))
+}
+
+/// A number of either width.
+struct Wide(u64);
+
+impl From<usize> for Wide {
+    fn from(number: usize) -> Self {
+        Self(number as u64)
+    }
+}
+
+impl From<u32> for Wide {
+    fn from(number: u32) -> Self {
+        Self(u64::from(number))
+    }
+}
+
+/// The stream of a `CUlaunchConfig`: after seven words and a gap.
+fn stream_of(config: *const c_void) -> Opaque {
+    if config.is_null() {
+        return LEGACY;
+    }
+    // SAFETY: the program's structure, larger than that, readable.
+    unsafe { config.cast::<u8>().add(32).cast::<Opaque>().read_unaligned() }
+}
+
+/// The stream of the first `CUDA_LAUNCH_PARAMS`: after a function, seven words and a gap.
+fn first_stream(list: *const c_void, count: u32) -> Opaque {
+    if list.is_null() || count == 0 {
+        return LEGACY;
+    }
+    // SAFETY: the program's list of structures that are larger than that, readable.
+    unsafe { list.cast::<u8>().add(40).cast::<Opaque>().read_unaligned() }
+}
+
+fn key(address: u64) -> Opaque {
+    core::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+hooks! {
+    alloc cuMemAlloc_v2(out: Out, size: usize) => place(out), memory(size as u64);
+    alloc cuMemAllocPitch_v2(out: Out, pitch: *mut usize, width: usize, height: usize, element: u32) => place(out), pitched(width, height);
+    alloc cuMemAllocManaged(out: Out, size: usize, flags: u32) => place(out), managed(size);
+    alloc cuMemAllocAsync(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, stream);
+    alloc cuMemAllocAsync_ptsz(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, own(stream));
+    alloc cuMemAllocFromPoolAsync(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, stream);
+    alloc cuMemAllocFromPoolAsync_ptsz(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, own(stream));
+    alloc cuMemCreate(handle: Out, size: usize, properties: *const c_void, flags: u64) => place(handle), physical(size, properties);
+    alloc cuArrayCreate(array: *mut Opaque, descriptor: *const c_void) => array, plane::<u32>(descriptor, false, 1);
+    alloc cuArrayCreate_v2(array: *mut Opaque, descriptor: *const c_void) => array, plane::<usize>(descriptor, false, 1);
+    alloc cuArray3DCreate(array: *mut Opaque, descriptor: *const c_void) => array, plane::<u32>(descriptor, true, 1);
+    alloc cuArray3DCreate_v2(array: *mut Opaque, descriptor: *const c_void) => array, plane::<usize>(descriptor, true, 1);
+    alloc cuMipmappedArrayCreate(array: *mut Opaque, descriptor: *const c_void, levels: u32) => array, plane::<usize>(descriptor, true, levels);
+    free cuMemFree(address: u32) => key(u64::from(address)), KeyKind::Address;
+    free cuMemFree_v2(address: u64) => key(address), KeyKind::Address;
+    free cuMemFreeAsync(address: u64, stream: Opaque) => key(address), KeyKind::Address;
+    free cuMemFreeAsync_ptsz(address: u64, stream: Opaque) => key(address), KeyKind::Address;
+    free cuMemRelease(handle: u64) => key(handle), KeyKind::Handle;
+    free cuArrayDestroy(array: Opaque) => array, KeyKind::Address;
+    free cuMipmappedArrayDestroy(array: Opaque) => array, KeyKind::Address;
+    retain cuMemRetainAllocationHandle(handle: *mut u64, address: Opaque) => handle;
+    map cuMemMap(address: u64, size: usize, offset: usize, handle: u64, flags: u64) => address, size as u64, handle;
+    unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
+    info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
+    total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
+    attach cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => ;
+    attach cuCtxCreate(context: *mut Opaque, flags: u32, device: i32) => ;
+    attach cuCtxCreate_v2(context: *mut Opaque, flags: u32, device: i32) => ;
+    attach cuCtxCreate_v3(context: *mut Opaque, affinities: Opaque, count: i32, flags: u32, device: i32) => ;
+    attach cuCtxCreate_v4(context: *mut Opaque, parameters: Opaque, flags: u32, device: i32) => ;
+    context cuCtxDestroy(doomed: Opaque) => doomed;
+    context cuCtxDestroy_v2(doomed: Opaque) => doomed;
+    reset cuDevicePrimaryCtxRelease(device: i32) => device;
+    reset cuDevicePrimaryCtxRelease_v2(device: i32) => device;
+    reset cuDevicePrimaryCtxReset(device: i32) => device;
+    reset cuDevicePrimaryCtxReset_v2(device: i32) => device;
+    close cuStreamDestroy(stream: Opaque) => stream;
+    close cuStreamDestroy_v2(stream: Opaque) => stream;
+    launch cuLaunch(function: Opaque) => LEGACY;
+    launch cuLaunchGrid(function: Opaque, width: i32, height: i32) => LEGACY;
+    launch cuLaunchGridAsync(function: Opaque, width: i32, height: i32, stream: Opaque) => stream;
+    launch cuLaunchKernel(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque, extra: *mut Opaque) => stream;
+    launch cuLaunchKernel_ptsz(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque, extra: *mut Opaque) => own(stream);
+    launch cuLaunchKernelEx(config: *const c_void, function: Opaque, parameters: *mut Opaque, extra: *mut Opaque) => stream_of(config);
+    launch cuLaunchKernelEx_ptsz(config: *const c_void, function: Opaque, parameters: *mut Opaque, extra: *mut Opaque) => own(stream_of(config));
+    launch cuLaunchCooperativeKernel(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => stream;
+    launch cuLaunchCooperativeKernel_ptsz(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => own(stream);
+    launch cuLaunchCooperativeKernelMultiDevice(list: *const c_void, count: u32, flags: u32) => first_stream(list, count);
+    launch cuGraphLaunch(graph: Opaque, stream: Opaque) => stream;
+    launch cuGraphLaunch_ptsz(graph: Opaque, stream: Opaque) => own(stream);
+}
