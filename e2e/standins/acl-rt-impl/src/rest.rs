@@ -110,6 +110,7 @@ forward! {
     aclmdlRICaptureBeginImpl(stream: Opaque, mode: u32) => rtStreamBeginCapture(stream, mode);
     aclmdlRICaptureEndImpl(stream: Opaque, model: Out) => rtStreamEndCapture(stream, model);
     aclmdlRICaptureGetInfoImpl(stream: Opaque, status: *mut u32, model: Out) => rtStreamGetCaptureInfo(stream, status, model);
+    aclmdlRICaptureThreadExchangeModeImpl(mode: *mut u32) => rtThreadExchangeCaptureMode(mode);
     aclmdlRIExecuteImpl(model: Opaque, timeout: i32) => rtsModelExecute(model, timeout);
     aclmdlRIExecuteAsyncImpl(model: Opaque, stream: Opaque) => rtsModelExecuteAsync(model, stream);
     aclmdlRIDestroyImpl(model: Opaque) => rtModelDestroy(model);

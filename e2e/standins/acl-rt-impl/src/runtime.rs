@@ -122,6 +122,7 @@ unsafe extern "C" {
     pub fn rtStreamBeginCapture(stream: Opaque, mode: u32) -> i32;
     pub fn rtStreamEndCapture(stream: Opaque, model: Out) -> i32;
     pub fn rtStreamGetCaptureInfo(stream: Opaque, status: *mut u32, model: Out) -> i32;
+    pub fn rtThreadExchangeCaptureMode(mode: *mut u32) -> i32;
     pub fn rtsModelExecute(model: Opaque, timeout: i32) -> i32;
     pub fn rtsModelExecuteAsync(model: Opaque, stream: Opaque) -> i32;
     pub fn rtModelDestroy(model: Opaque) -> i32;

@@ -112,6 +112,7 @@ forward! {
     aclmdlRICaptureBegin => aclmdlRICaptureBeginImpl(stream: Opaque, mode: u32);
     aclmdlRICaptureEnd => aclmdlRICaptureEndImpl(stream: Opaque, model: Out);
     aclmdlRICaptureGetInfo => aclmdlRICaptureGetInfoImpl(stream: Opaque, status: *mut u32, model: Out);
+    aclmdlRICaptureThreadExchangeMode => aclmdlRICaptureThreadExchangeModeImpl(mode: *mut u32);
     aclmdlRIExecute => aclmdlRIExecuteImpl(model: Opaque, timeout: i32);
     aclmdlRIExecuteAsync => aclmdlRIExecuteAsyncImpl(model: Opaque, stream: Opaque);
     aclmdlRIDestroy => aclmdlRIDestroyImpl(model: Opaque);

@@ -237,3 +237,26 @@ fn a_driver_layout_has_what_containers_get() {
         assert!(message.contains("CAP_MKNOD"), "without the right to make nodes it says so: {message}");
     }
 }
+
+#[test]
+fn a_question_about_an_event_breaks_the_capture_of_another_thread_unless_its_mode_allows_it() {
+    let node = Node::start(&Machine::ascend_910b(1, 1024));
+    for cann in Cann::ALL {
+        for via in ["dlsym", "rt"] {
+            for (mode, recorded) in [("0", false), ("1", true), ("2", true)] {
+                let output = node
+                    .command(&["watched", "--via", via, "--mode", mode])
+                    .env("LD_LIBRARY_PATH", cann.lib())
+                    .output()
+                    .unwrap();
+                let out = String::from_utf8(output.stdout).unwrap();
+                let told = format!("{cann:?} {via} in mode {mode}: {out}");
+                if recorded {
+                    assert_eq!(out, "recorded\n", "{told}");
+                } else {
+                    assert!(out.ends_with("code=507903\n"), "{told}");
+                }
+            }
+        }
+    }
+}

@@ -259,7 +259,40 @@ impl Api {
         }
     }
 
-    /// Records `launches` kernels into a graph, executes it so many times, and waits.
+    /// A thread that launches such kernels into a stream of its own.
+    fn launcher(&self, launches: u64, nanos: u64) -> std::thread::JoinHandle<()> {
+        let device = self.device;
+        let names = if self.runtime {
+            ["rtSetDevice", "rtStreamCreate", "rtLaunchKernelByFuncHandleV3"]
+        } else {
+            ["aclrtSetDevice", "aclrtCreateStream", "aclrtLaunchKernel"]
+        };
+        let [set_device, create, launch] = names.map(|name| self.find.find(name) as usize);
+        let runtime = self.runtime;
+        std::thread::spawn(move || {
+            type P = *mut c_void;
+            let (mut stream, function, nothing) = (null_mut(), nanos as usize as P, null_mut());
+            // SAFETY: the vendor's functions of these names, with pointers to what they take.
+            unsafe {
+                std::mem::transmute::<usize, unsafe extern "C" fn(i32) -> i32>(set_device)(device);
+                // The priority is not looked at by the one that takes none.
+                std::mem::transmute::<usize, unsafe extern "C" fn(Out, i32) -> i32>(create)(&mut stream, 0);
+                for _ in 0..launches {
+                    if runtime {
+                        type Launch = unsafe extern "C" fn(P, u32, P, P, P) -> i32;
+                        std::mem::transmute::<usize, Launch>(launch)(function, 1, nothing, stream, nothing);
+                    } else {
+                        type Launch = unsafe extern "C" fn(P, u32, P, usize, P) -> i32;
+                        std::mem::transmute::<usize, Launch>(launch)(function, 1, nothing, 0, stream);
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        })
+    }
+
+    /// Records `launches` kernels into a graph while another thread launches some, too, executes it so many times,
+    /// and waits.
     pub fn graph(&mut self, launches: u64, nanos: u64, times: u64) -> Result<(), Refused> {
         // Makes the stream.
         self.launch(nanos)?;
@@ -271,11 +304,13 @@ impl Api {
         } else {
             call!(self, "aclmdlRICaptureBegin", (P, u32), stream, 0)?;
         }
+        let other = self.launcher(launches, nanos);
         for _ in 0..launches {
             self.launch(nanos)?;
             // As a program does that compiles while it records.
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(PAUSE);
         }
+        let _ = other.join();
         if self.runtime {
             call!(self, "rtStreamEndCapture", (P, Out), stream, &mut model)?;
         } else {
@@ -291,6 +326,48 @@ impl Api {
         self.synchronize()
     }
 
+    /// Records a graph while another thread, in capture mode `mode`, asks about an event.
+    pub fn watched(&mut self, nanos: u64, mode: u32) -> Result<(), Refused> {
+        // Makes the stream.
+        self.launch(nanos)?;
+        self.synchronize()?;
+        let (stream, device) = (self.stream, self.device);
+        let mut event = null_mut();
+        type P = *mut c_void;
+        let names = if self.runtime {
+            call!(self, "rtEventCreateWithFlag", (Out, u32), &mut event, 8)?;
+            call!(self, "rtStreamBeginCapture", (P, u32), stream, 0)?;
+            ["rtSetDevice", "rtThreadExchangeCaptureMode", "rtEventQueryStatus"]
+        } else {
+            call!(self, "aclrtCreateEventWithFlag", (Out, u32), &mut event, 8)?;
+            call!(self, "aclmdlRICaptureBegin", (P, u32), stream, 0)?;
+            ["aclrtSetDevice", "aclmdlRICaptureThreadExchangeMode", "aclrtQueryEventStatus"]
+        };
+        let found = names.map(|name| self.find.find(name) as usize);
+        let event = event as usize;
+        let watcher = std::thread::spawn(move || {
+            let [set_device, exchange, query] = found;
+            type SetDevice = unsafe extern "C" fn(i32) -> i32;
+            type Exchange = unsafe extern "C" fn(*mut u32) -> i32;
+            type Query = unsafe extern "C" fn(*mut c_void, *mut u32) -> i32;
+            let (mut mode, mut status) = (mode, 0);
+            // SAFETY: the vendor's functions of these names, with pointers to what they take.
+            unsafe {
+                std::mem::transmute::<usize, SetDevice>(set_device)(device);
+                std::mem::transmute::<usize, Exchange>(exchange)(&mut mode);
+                std::mem::transmute::<usize, Query>(query)(event as *mut c_void, &mut status)
+            };
+        });
+        let _ = watcher.join();
+        self.launch(nanos)?;
+        let mut model = null_mut();
+        if self.runtime {
+            call!(self, "rtStreamEndCapture", (P, Out), stream, &mut model)
+        } else {
+            call!(self, "aclmdlRICaptureEnd", (P, Out), stream, &mut model)
+        }
+    }
+
     /// Waits for all that was launched.
     pub fn synchronize(&mut self) -> Result<(), Refused> {
         let stream = self.stream;
@@ -301,6 +378,9 @@ impl Api {
         }
     }
 }
+
+/// Between two launches of a program that has something else to do.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// `aclrtPhysicalMemProp`.
 #[repr(C)]

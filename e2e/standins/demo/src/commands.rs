@@ -9,7 +9,8 @@ use crate::api::{Api, KINDS, Refused};
 /// Printed for `--help` and on a wrong command line.
 const USAGE: &str =
     "usage: acl-demo COMMAND [--via dlsym|torch|link|rt|rt-link] [--kind KIND] [--device N] [--bytes N] \
-[--chunk N] [--count N] [--seconds N] [--micros N]
+[--chunk N] [--count N] [--seconds N] [--micros N] \
+[--mode N]
   info    memory and physical id of every visible device
   fill    allocate chunks until refused (then smaller ones down to 2Mi), free all, and again
   hold    allocate --bytes, hold for --seconds (for ever without)
@@ -17,7 +18,9 @@ const USAGE: &str =
   crash   allocate --bytes, then SIGKILL itself
   fork    allocate --bytes, fork, allocate in the child too, exit the child, go on
   launch  launch --count kernels of --micros each and wait for them
-  graph   record 10 kernels of --micros into a graph, execute it --count times, say how long it took
+  graph   record 10 kernels of --micros into a graph while another thread launches 10, execute it --count
+          times, say what share of the chip that was
+  watched record a graph while another thread in capture mode --mode asks about an event
   busy    launch such kernels for --seconds, and say each second what share of the chip that was
 sizes take Ki, Mi, Gi; kinds of allocation:";
 
@@ -32,6 +35,7 @@ pub struct Options {
     count: u64,
     seconds: Option<u64>,
     micros: u64,
+    mode: u32,
 }
 
 fn size(text: &str) -> Option<usize> {
@@ -69,6 +73,7 @@ impl Options {
             count: 100,
             seconds: None,
             micros: 1000,
+            mode: 0,
         };
         while let Some(name) = arguments.next() {
             let value = arguments.next()?;
@@ -79,6 +84,7 @@ impl Options {
                 "--bytes" => options.bytes = size(&value)?,
                 "--chunk" => options.chunk = size(&value).filter(|chunk| *chunk > 0)?,
                 "--count" => options.count = value.parse().ok()?,
+                "--mode" => options.mode = value.parse().ok()?,
                 "--micros" => options.micros = value.parse().ok()?,
                 "--seconds" => options.seconds = Some(value.parse().ok()?),
                 _ => return None,
@@ -165,6 +171,11 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
             let (work, took) = (options.count * GRAPH * options.micros, begun.elapsed());
             let share = work as f64 / took.as_micros().max(1) as f64 * 100.0;
             say(&format!("executed count={} share={share:.1}", options.count));
+            Ok(())
+        }
+        "watched" => {
+            api.watched(options.micros * 1000, options.mode)?;
+            say("recorded");
             Ok(())
         }
         "busy" => busy(options, &mut api),

@@ -10,6 +10,8 @@
     clippy::too_many_arguments
 )]
 
+#[path = "../../runtime/src/capture.rs"]
+mod capture;
 #[path = "../../runtime/src/device.rs"]
 mod device;
 #[path = "../../runtime/src/launch.rs"]

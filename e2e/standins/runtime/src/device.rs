@@ -117,7 +117,7 @@ pub unsafe extern "C" fn rtGetDeviceIndexByPhyId(phys: u32, index: *mut u32) -> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtDeviceSynchronize() -> i32 {
-    code(crate::launch::drain())
+    code(crate::capture::forbid().and_then(|()| crate::launch::drain()))
 }
 
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! Streams, events, launches, captured models. Kernels are put into the chip's queue and run there for as long as their
+//! Streams, events, launches. Kernels are put into the chip's queue and run there for as long as their
 //! function handle says: **in this stand-in a function handle is the kernel's duration in nanoseconds**, null for one
 //! that takes no time.
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use standin_protocol::{Reply, Request};
 
+use crate::capture;
 use crate::device::{code, put};
 use crate::process::{current_device, process};
 use crate::status::{DONE, DRIVER_INTERNAL, INVALID_DEVICE, PARAM_INVALID};
@@ -28,17 +29,6 @@ struct Event {
 
 static EVENTS: Mutex<BTreeMap<usize, Event>> = Mutex::new(BTreeMap::new());
 
-/// Stream in capture, or 0.
-static CAPTURING: AtomicUsize = AtomicUsize::new(0);
-
-/// What the capture has so far, and what each captured model takes: nanoseconds.
-static MODELS: Mutex<Models> = Mutex::new(Models { capturing: 0, made: BTreeMap::new() });
-
-struct Models {
-    capturing: u64,
-    made: BTreeMap<usize, u64>,
-}
-
 /// Kernels behind no function handle: AI CPU operators.
 const UNNAMED_KERNEL: usize = 10_000;
 
@@ -46,12 +36,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn handle() -> *mut c_void {
+/// A new opaque handle.
+pub fn handle() -> *mut c_void {
     NEXT_HANDLE.fetch_add(16, Ordering::Relaxed) as *mut c_void
-}
-
-fn captures(stream: *mut c_void) -> bool {
-    !stream.is_null() && CAPTURING.load(Ordering::Relaxed) == stream as usize
 }
 
 /// The physical id of the thread's device.
@@ -61,11 +48,10 @@ fn current_chip() -> Result<u32, i32> {
 }
 
 fn launch(nanos: u64, stream: *mut c_void) -> Result<(), i32> {
-    if captures(stream) {
-        locked(&MODELS).capturing += nanos;
-        return current_device().map(|_| ());
-    }
     let phys_id = current_chip()?;
+    if let Some(recorded) = capture::record(stream, nanos) {
+        return recorded;
+    }
     match process().ask(&Request::Launch { phys_id, nanos })? {
         Reply::Done => Ok(()),
         _ => Err(INVALID_DEVICE),
@@ -133,11 +119,11 @@ macro_rules! work {
 }
 
 macro_rules! waits {
-    ($($name:ident($($argument:ident: $kind:ty),*);)*) => {$(
+    ($($name:ident($stream:ident: $stream_kind:ty $(, $argument:ident: $kind:ty)*);)*) => {$(
         #[unsafe(no_mangle)]
-        pub extern "C" fn $name($($argument: $kind),*) -> i32 {
+        pub extern "C" fn $name($stream: $stream_kind $(, $argument: $kind)*) -> i32 {
             let _ = ($($argument,)*);
-            code(drain())
+            code(capture::forbid_on($stream).and_then(|()| capture::forbid()).and_then(|()| drain()))
         }
     )*};
 }
@@ -169,16 +155,16 @@ work! {
     rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => function, stream;
     rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, reserve: Opaque) => function, stream;
     rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32) => function, stream;
-    rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => model_nanos(model), stream;
-    rtsModelExecuteAsync(model: Opaque, stream: Opaque) => model_nanos(model), stream;
-}
-
-fn model_nanos(model: *mut c_void) -> u64 {
-    locked(&MODELS).made.get(&(model as usize)).copied().unwrap_or(0)
+    rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => capture::model_nanos(model), stream;
+    rtsModelExecuteAsync(model: Opaque, stream: Opaque) => capture::model_nanos(model), stream;
 }
 
 fn execute_and_wait(model: *mut c_void) -> i32 {
-    code(launch(model_nanos(model), std::ptr::null_mut()).and_then(|()| drain()))
+    code(
+        capture::forbid()
+            .and_then(|()| launch(capture::model_nanos(model), std::ptr::null_mut()))
+            .and_then(|()| drain()),
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -191,16 +177,10 @@ pub extern "C" fn rtsModelExecute(model: *mut c_void, _timeout: i32) -> i32 {
     execute_and_wait(model)
 }
 
-#[unsafe(no_mangle)]
-pub extern "C" fn rtModelDestroy(model: *mut c_void) -> i32 {
-    locked(&MODELS).made.remove(&(model as usize));
-    DONE
-}
-
 /// The process's streams share one queue, so whatever was recorded before is before.
 #[unsafe(no_mangle)]
-pub extern "C" fn rtStreamWaitEvent(_stream: *mut c_void, _event: *mut c_void) -> i32 {
-    code(current_device().map(|_| ()))
+pub extern "C" fn rtStreamWaitEvent(stream: *mut c_void, event: *mut c_void) -> i32 {
+    code(current_device().and_then(|_| capture::wait(stream, event)))
 }
 
 #[unsafe(no_mangle)]
@@ -217,8 +197,8 @@ pub extern "C" fn rtEventRecord(event: *mut c_void, stream: *mut c_void) -> i32 
         }
         let phys_id = current_chip()?;
         // A captured record is a node of the graph, it takes no time stamp now.
-        if captures(stream) {
-            return Ok(());
+        if let Some(recorded) = capture::record_event(stream, event) {
+            return recorded;
         }
         let Reply::Mark(mark) = process().ask(&Request::Record { phys_id })? else {
             return Err(DRIVER_INTERNAL);
@@ -231,6 +211,9 @@ pub extern "C" fn rtEventRecord(event: *mut c_void, stream: *mut c_void) -> i32 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtEventSynchronize(event: *mut c_void) -> i32 {
+    if let Err(error) = capture::forbid_event(event).and_then(|()| capture::forbid()) {
+        return error;
+    }
     loop {
         match look_at(event) {
             Ok(Event { at: Some(_), .. }) => return DONE,
@@ -244,7 +227,8 @@ pub extern "C" fn rtEventSynchronize(event: *mut c_void) -> i32 {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rtEventQueryStatus(event: *mut c_void, status: *mut u32) -> i32 {
-    let reached = match look_at(event) {
+    let asked = capture::forbid_event(event).and_then(|()| capture::forbid());
+    let reached = match asked.and_then(|()| look_at(event)) {
         Ok(event) => Ok(event.at.is_some()),
         Err(PARAM_INVALID) => Ok(false),
         Err(error) => Err(error),
@@ -273,36 +257,4 @@ pub unsafe extern "C" fn rtEventElapsedTime(
 pub unsafe extern "C" fn rtEventGetTimeStamp(stamp: *mut u64, event: *mut c_void) -> i32 {
     // SAFETY: the caller's out-pointer.
     code(reached_at(event).and_then(|at| unsafe { put(stamp, at / 1000) }))
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rtStreamBeginCapture(stream: *mut c_void, _mode: u32) -> i32 {
-    CAPTURING.store(stream as usize, Ordering::Relaxed);
-    locked(&MODELS).capturing = 0;
-    code(current_device().map(|_| ()))
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtStreamEndCapture(_stream: *mut c_void, model: *mut *mut c_void) -> i32 {
-    CAPTURING.store(0, Ordering::Relaxed);
-    let made = handle();
-    let mut models = locked(&MODELS);
-    let nanos = std::mem::take(&mut models.capturing);
-    models.made.insert(made as usize, nanos);
-    // SAFETY: the caller's out-pointer.
-    code(current_device().and_then(|_| unsafe { put(model, made) }))
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtStreamGetCaptureInfo(
-    stream: *mut c_void,
-    status: *mut u32,
-    model: *mut *mut c_void,
-) -> i32 {
-    // SAFETY: the caller's out-pointer.
-    if !model.is_null() && unsafe { put(model, std::ptr::null_mut()) }.is_err() {
-        return PARAM_INVALID;
-    }
-    // SAFETY: the caller's out-pointer.
-    code(unsafe { put(status, u32::from(captures(stream))) })
 }

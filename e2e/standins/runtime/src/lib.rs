@@ -2,7 +2,7 @@
 //!
 //! Modelled: devices by the `davinciN` nodes that the process has, device memory owned by the driver process,
 //! page rounding, contexts, handles, sharing of memory. Not modelled: the memory's content (copies to the host
-//! give zeros) and the time that work takes (launches complete at once).
+//! give zeros).
 //!
 //! Rounding, as far as it is known: a request over 1 MiB takes huge pages of 2 MiB unless the policy says normal
 //! pages only (documented for `ACL_MEM_MALLOC_HUGE_FIRST`), smaller ones multiples of 512 B (unverified on hardware).
@@ -15,6 +15,7 @@
     clippy::too_many_arguments
 )]
 
+mod capture;
 mod device;
 mod launch;
 mod memory;

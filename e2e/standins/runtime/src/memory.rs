@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use standin_protocol::{Reply, Request};
 
+use crate::capture;
 use crate::device::{code, put};
 use crate::process::{current_device, process};
 use crate::status::{DONE, INVALID_DEVICE, MEMORY_ALLOCATION, PARAM_INVALID};
@@ -341,14 +342,10 @@ pub unsafe extern "C" fn rtFreeHost(pointer: *mut c_void) -> i32 {
 }
 
 /// Copies: host to host is done; from a device the host gets zeros; the rest touches nothing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rtMemcpy(
-    to: *mut c_void,
-    room: u64,
-    from: *const c_void,
-    count: u64,
-    kind: u32,
-) -> i32 {
+///
+/// # Safety
+/// Host ranges of `count` bytes are valid.
+unsafe fn copy(to: *mut c_void, room: u64, from: *const c_void, count: u64, kind: u32) -> i32 {
     if to.is_null() || from.is_null() || count > room {
         return PARAM_INVALID;
     }
@@ -363,6 +360,21 @@ pub unsafe extern "C" fn rtMemcpy(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtMemcpy(
+    to: *mut c_void,
+    room: u64,
+    from: *const c_void,
+    count: u64,
+    kind: u32,
+) -> i32 {
+    if let Err(error) = capture::forbid() {
+        return error;
+    }
+    // SAFETY: same contract.
+    unsafe { copy(to, room, from, count, kind) }
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn rtMemcpyAsync(
     to: *mut c_void,
     room: u64,
@@ -372,10 +384,13 @@ pub unsafe extern "C" fn rtMemcpyAsync(
     _stream: *mut c_void,
 ) -> i32 {
     // SAFETY: same contract.
-    unsafe { rtMemcpy(to, room, from, count, kind) }
+    unsafe { copy(to, room, from, count, kind) }
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn rtMemset(pointer: *mut c_void, room: u64, _value: u32, count: u64) -> i32 {
-    if pointer.is_null() || count > room { PARAM_INVALID } else { DONE }
+    if pointer.is_null() || count > room {
+        return PARAM_INVALID;
+    }
+    code(capture::forbid())
 }
