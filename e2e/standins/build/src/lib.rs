@@ -38,8 +38,9 @@ const PACKAGES: [&str; 8] = [
     "acl-demo",
 ];
 /// The NVIDIA half: packages, libraries as cargo names them and as the loader wants them, programs.
-const NVIDIA_PACKAGES: [&str; 2] = ["standin-cuda", "cuda-demo"];
-const NVIDIA_LIBRARIES: [(&str, &str); 1] = [("libcuda.so", "libcuda.so.1")];
+const NVIDIA_PACKAGES: [&str; 3] = ["standin-cuda", "standin-nvml", "cuda-demo"];
+const NVIDIA_LIBRARIES: [(&str, &str); 2] =
+    [("libcuda.so", "libcuda.so.1"), ("libnvidia_ml.so", "libnvidia-ml.so.1")];
 const NVIDIA_PROGRAMS: [&str; 2] = ["cuda-demo", "cuda-demo-linked"];
 const LIBRARIES: [&str; 4] = ["libdcmi.so", "libascendcl.so", "libacl_rt_impl.so", "libruntime.so"];
 /// As cargo names them, and as the loader wants them.

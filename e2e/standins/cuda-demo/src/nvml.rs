@@ -36,6 +36,26 @@ struct Process {
     compute_instance: c_uint,
 }
 
+/// `nvmlProcessInfo_v1_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Process1 {
+    pid: c_uint,
+    bytes: u64,
+}
+
+/// `nvmlProcessUtilizationSample_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    pid: c_uint,
+    stamp: u64,
+    sm: c_uint,
+    memory: c_uint,
+    encoder: c_uint,
+    decoder: c_uint,
+}
+
 /// `nvmlUtilization_t`.
 #[repr(C)]
 #[derive(Default)]
@@ -127,17 +147,82 @@ fn one(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Refused> 
         by_uuid == device,
         text(&name)
     ));
-    let (mut processes, mut count) = ([Process::default(); 32], 32);
+    processes(find, index, device)?;
+    utilization(find, index, device)
+}
+
+/// The list in all its versions, and what is said where there is too little room for it.
+fn processes(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Refused> {
+    type D = *mut c_void;
+    let mut short = 0;
+    let code = call!(
+        find,
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        (D, *mut c_uint, *mut Process),
+        device,
+        &mut short,
+        null_mut()
+    )
+    .err()
+    .map_or(0, |refused| refused.code);
+    let (mut third, mut count) = ([Process::default(); 32], 32);
     call!(
         find,
         "nvmlDeviceGetComputeRunningProcesses_v3",
         (D, *mut c_uint, *mut Process),
         device,
         &mut count,
-        processes.as_mut_ptr()
+        third.as_mut_ptr()
     )?;
-    for process in processes.iter().take(count as usize) {
-        say(&format!("process gpu={index} pid={} bytes={}", process.pid, process.bytes));
+    let (mut second, mut count2) = ([Process::default(); 32], 32);
+    call!(
+        find,
+        "nvmlDeviceGetComputeRunningProcesses_v2",
+        (D, *mut c_uint, *mut Process),
+        device,
+        &mut count2,
+        second.as_mut_ptr()
+    )?;
+    let (mut first, mut count1) = ([Process1::default(); 32], 32);
+    call!(
+        find,
+        "nvmlDeviceGetComputeRunningProcesses",
+        (D, *mut c_uint, *mut Process1),
+        device,
+        &mut count1,
+        first.as_mut_ptr()
+    )?;
+    say(&format!(
+        "processes gpu={index} count={count} count2={count2} count1={count1} short={short} code={code}"
+    ));
+    for place in 0..(count as usize).min(32) {
+        let (third, second, first) = (third[place], second[place], first[place]);
+        say(&format!(
+            "process gpu={index} pid={} bytes={} pid2={} bytes2={} pid1={} bytes1={} instance={}",
+            third.pid, third.bytes, second.pid, second.bytes, first.pid, first.bytes, third.gpu_instance
+        ));
+    }
+    Ok(())
+}
+
+/// Samples of processes; that there are none is an answer, too.
+fn utilization(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Refused> {
+    let (mut samples, mut count) = ([Sample::default(); 32], 32);
+    let answer = call!(
+        find,
+        "nvmlDeviceGetProcessUtilization",
+        (*mut c_void, *mut Sample, *mut c_uint, u64),
+        device,
+        samples.as_mut_ptr(),
+        &mut count,
+        0
+    );
+    match answer {
+        Err(Refused { code: 6, .. }) => return Ok(()),
+        other => other?,
+    }
+    for sample in samples.iter().take(count as usize) {
+        say(&format!("sample gpu={index} pid={} sm={}", sample.pid, sample.sm));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ pub struct LayoutOptions {
     /// Stands for `/dev` of a node.
     pub dev_root: PathBuf,
     /// Directory with `libdcmi.so`, `libascendcl.so`, `libacl_rt_impl.so`, `libruntime.so` (for a machine with Ascend
-    /// cards), `libcuda.so.1` (for one with GPUs).
+    /// cards), `libcuda.so.1`, `libnvidia-ml.so.1` (for one with GPUs).
     pub libraries: PathBuf,
 }
 
@@ -38,7 +38,7 @@ const SHARED_NODES: [&str; 3] = ["davinci_manager", "devmm_svm", "hisi_hdc"];
 const SHARED_GPU_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
 
 /// Each is there under its full version, with the links that loaders and linkers follow.
-const GPU_LIBRARY_NAMES: &[&str] = &["libcuda.so"];
+const GPU_LIBRARY_NAMES: &[&str] = &["libcuda.so", "libnvidia-ml.so"];
 
 /// Where the NVIDIA libraries lie below the driver root, as Debian's packages put them.
 const GPU_LIBRARIES: &str =

@@ -3,6 +3,7 @@
 
 mod layout;
 mod machine_file;
+mod meter;
 mod server;
 mod state;
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Server {
         Arc::clone(&self.state)
     }
 
-    /// Follows the configuration file from a thread of its own.
+    /// Follows the configuration file from a thread of its own, which also looks at how busy the GPUs are.
     pub fn follow(&self, mut file: MachineFile) {
         let state = self.state();
         thread::spawn(move || {
@@ -68,6 +68,7 @@ impl Server {
                     Ok(None) => {}
                     Err(error) => eprintln!("standin-device: the machine stays as it was: {error}"),
                 }
+                lock(&state).look();
                 thread::sleep(WATCH_PERIOD);
             }
         });

@@ -6,8 +6,10 @@ use std::time::Instant;
 use standin_executor::{Executor, Mark};
 use standin_protocol::{
     Card, Die, DieView, GpuView, GpusView, Machine, ProcessView, Reply, Request, RuntimeDevice, Selector,
-    gpu_minor,
+    gpu_minor, gpu_number,
 };
+
+use crate::meter::Meter;
 
 /// DCMI: no such device. The vendor's header calls it `DCMI_ERR_CODE_DEVICE_NOT_EXIST`.
 const DEVICE_NOT_EXIST: i32 = -8008;
@@ -54,6 +56,7 @@ pub struct State {
     next_address: u64,
     next_key: u64,
     executors: BTreeMap<ChipId, Executor>,
+    meters: BTreeMap<ChipId, Meter>,
     started: Instant,
 }
 
@@ -68,6 +71,7 @@ impl State {
             next_address: FIRST_ADDRESS,
             next_key: 1,
             executors: BTreeMap::new(),
+            meters: BTreeMap::new(),
             started: Instant::now(),
         }
     }
@@ -113,7 +117,10 @@ impl State {
             },
             Request::Gpus { .. } => match self.fault(request) {
                 Some(fault) if fault.error != 0 => Reply::Code(fault.error),
-                _ => self.gpus(),
+                _ => {
+                    self.look();
+                    self.gpus()
+                }
             },
             Request::Devices => {
                 let mut devices: Vec<_> =
@@ -184,6 +191,23 @@ impl State {
             }
             Request::Queued { phys_id } => {
                 self.on_executor(*phys_id, |executor| Reply::Work(executor.queued(peer.0)))
+            }
+        }
+    }
+
+    /// Looks at how busy the GPUs are; to be called a few times a second.
+    pub fn look(&mut self) {
+        let numbers: Vec<u32> = self.machine.gpus().map(|gpu| gpu_number(gpu.minor)).collect();
+        for number in numbers {
+            let peers: Vec<u64> = self.processes.keys().map(|peer| peer.0).collect();
+            let mut seen = None;
+            self.on_executor(number, |executor| {
+                let busy = peers.iter().map(|peer| (*peer, executor.busy(*peer))).collect();
+                seen = Some((executor.clock(), busy));
+                Reply::Done
+            });
+            if let (Some((clock, busy)), Some(chip)) = (seen, self.by_phys(number)) {
+                self.meters.entry(chip).or_default().look(clock, busy);
             }
         }
     }
@@ -268,7 +292,13 @@ impl State {
             .iter()
             .map(|gpu| {
                 let chip = ChipId::Gpu { minor: gpu.minor };
-                GpuView { gpu: gpu.clone(), used: self.used(chip), processes: self.processes_on(chip) }
+                let measured = self.meters.get(&chip).map_or(0, Meter::total);
+                GpuView {
+                    gpu: gpu.clone(),
+                    used: self.used(chip),
+                    busy_percent: gpu.utilization.unwrap_or(measured),
+                    processes: self.processes_on(chip),
+                }
             })
             .collect();
         gpus.sort_by(|a, b| a.gpu.pci.cmp(&b.gpu.pci));
@@ -289,6 +319,7 @@ impl State {
             .map(|(peer, process)| ProcessView {
                 pid: process.pid,
                 bytes: self.machine.context_bytes + of(*peer).map(|a| a.bytes).sum::<u64>(),
+                busy_percent: self.meters.get(&chip).map_or(0, |meter| meter.percent(peer.0)),
             })
             .collect()
     }

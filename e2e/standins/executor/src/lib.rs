@@ -58,6 +58,11 @@ impl Executor {
         self.discipline = discipline;
     }
 
+    /// The time it has come to.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
     /// Puts a kernel at the end of a process's queue.
     pub fn launch(&mut self, process: u64, nanos: u64) {
         self.queues.entry(process).or_default().ops.push_back(Op::Kernel(nanos));

@@ -68,9 +68,9 @@ pub struct Gpu {
     /// `major.minor`.
     #[serde(default = "default_capability")]
     pub compute_capability: String,
-    /// Percent of time that kernels ran, as NVML says it.
-    #[serde(default)]
-    pub utilization: u32,
+    /// Percent of time that kernels ran, as NVML is to say it; measured without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<u32>,
     /// Percent of time that memory was read or written.
     #[serde(default)]
     pub memory_utilization: u32,
@@ -104,6 +104,8 @@ pub struct GpuView {
     pub gpu: Gpu,
     /// Used bytes.
     pub used: u64,
+    /// Percent of the last second in which kernels ran.
+    pub busy_percent: u32,
     /// Processes on it.
     pub processes: Vec<ProcessView>,
 }
@@ -155,7 +157,7 @@ impl Machine {
                 memory_mib,
                 pci: format!("{:04x}:{:02x}:00.0", minor / 16, 0x1b + (minor % 16) * 8),
                 compute_capability: default_capability(),
-                utilization: 0,
+                utilization: None,
                 memory_utilization: 0,
                 temperature: default_temperature(),
             })

@@ -109,6 +109,9 @@ pub struct ProcessView {
     pub pid: i32,
     /// Bytes on the device.
     pub bytes: u64,
+    /// Percent of the last second in which its kernels ran (GPUs only).
+    #[serde(default)]
+    pub busy_percent: u32,
 }
 
 /// Everything a management call may want of one die.

@@ -1,0 +1,160 @@
+//! From a call to the driver and back to the vendor's return codes. Which GPUs there are is asked at every call: the
+//! library keeps nothing but the number of its users.
+
+use std::collections::BTreeSet;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use standin_protocol::{Client, DEVICE_VARIABLE, GpuView, GpusView, Reply, Request};
+
+pub const UNINITIALIZED: c_int = 1;
+pub const INVALID_ARGUMENT: c_int = 2;
+pub const NOT_SUPPORTED: c_int = 3;
+pub const NOT_FOUND: c_int = 6;
+pub const INSUFFICIENT_SIZE: c_int = 7;
+pub const DRIVER_NOT_LOADED: c_int = 9;
+pub const VERSION_MISMATCH: c_int = 25;
+pub const UNKNOWN: c_int = 999;
+
+/// A call's result: the error is an `nvmlReturn_t`.
+pub type Answer<T> = Result<T, c_int>;
+
+/// An `nvmlDevice_t`: a number made of the minor number, never dereferenced.
+pub type Device = *mut c_void;
+
+const FIRST_HANDLE: usize = 0x4e56_0000;
+
+static CLIENT: Mutex<Client> = Mutex::new(Client::new());
+
+static USERS: AtomicI32 = AtomicI32::new(0);
+
+/// One user more.
+pub fn enter() {
+    USERS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// One user less; an error when there is none.
+pub fn leave() -> Answer<()> {
+    let less = |users: i32| (users > 0).then_some(users - 1);
+    USERS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).map(|_| ()).map_err(|_| UNINITIALIZED)
+}
+
+/// The machine's GPUs that this process has nodes of, in NVML's order, and what the driver says of itself. `device` is
+/// what the call is about, for the configured faults.
+pub fn ask(function: &str, device: Option<Device>) -> Answer<GpusView> {
+    if USERS.load(Ordering::SeqCst) == 0 {
+        return Err(UNINITIALIZED);
+    }
+    ask_first(function, device)
+}
+
+/// As `ask`, of a library that has no user yet.
+pub fn ask_first(function: &str, device: Option<Device>) -> Answer<GpusView> {
+    let request = Request::Gpus { function: function.to_owned(), minor: device.and_then(minor_of) };
+    let mut client = CLIENT.lock().unwrap_or_else(PoisonError::into_inner);
+    match client.call(&request) {
+        Ok(Reply::Gpus(mut view)) => {
+            let nodes = device_nodes();
+            view.gpus.retain(|gpu| nodes.contains(&gpu.gpu.minor));
+            Ok(*view)
+        }
+        Ok(Reply::Code(code)) => Err(code),
+        Ok(_) => Err(UNKNOWN),
+        Err(_) => Err(DRIVER_NOT_LOADED),
+    }
+}
+
+/// Asks about one GPU.
+pub fn gpu(function: &str, device: Device) -> Answer<GpuView> {
+    let minor = minor_of(device).ok_or(INVALID_ARGUMENT)?;
+    let mut view = ask(function, Some(device))?;
+    let place = view.gpus.iter().position(|gpu| gpu.gpu.minor == minor).ok_or(INVALID_ARGUMENT)?;
+    Ok(view.gpus.swap_remove(place))
+}
+
+/// The handle of a GPU.
+pub fn handle(view: &GpuView) -> Device {
+    (FIRST_HANDLE + 16 * (1 + view.gpu.minor as usize)) as Device
+}
+
+fn minor_of(device: Device) -> Option<u32> {
+    let offset = (device as usize).checked_sub(FIRST_HANDLE + 16)?;
+    offset.is_multiple_of(16).then(|| u32::try_from(offset / 16).ok()).flatten()
+}
+
+pub fn code(answer: Answer<()>) -> c_int {
+    answer.err().unwrap_or(0)
+}
+
+/// Writes through an out-pointer of the caller.
+///
+/// # Safety
+/// `to` is null or valid for a write of `T`.
+pub unsafe fn put<T>(to: *mut T, value: T) -> Answer<()> {
+    if to.is_null() {
+        return Err(INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, and the caller promises the rest.
+    unsafe { to.write(value) };
+    Ok(())
+}
+
+/// Writes a NUL-terminated text that must fit.
+///
+/// # Safety
+/// `to` is null or has `room` bytes.
+pub unsafe fn put_text(to: *mut c_char, room: c_uint, text: &str) -> Answer<()> {
+    if to.is_null() {
+        return Err(INVALID_ARGUMENT);
+    }
+    if text.len() >= room as usize {
+        return Err(INSUFFICIENT_SIZE);
+    }
+    // SAFETY: `text.len() + 1 <= room`.
+    unsafe {
+        to.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len());
+        to.add(text.len()).write(0);
+    }
+    Ok(())
+}
+
+/// Writes a list as the vendor's calls do: with too little room the number that there are, and an error.
+///
+/// # Safety
+/// `count` is null or the caller's in/out pointer, `list` null or room for so many.
+pub unsafe fn put_list<T>(list: *mut T, count: *mut c_uint, entries: Vec<T>) -> Answer<()> {
+    if count.is_null() {
+        return Err(INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, and the caller promises the rest.
+    let room = unsafe { count.replace(entries.len() as c_uint) } as usize;
+    if entries.len() > room || (list.is_null() && !entries.is_empty()) {
+        return Err(INSUFFICIENT_SIZE);
+    }
+    for (place, entry) in entries.into_iter().enumerate() {
+        // SAFETY: `place < room`.
+        unsafe { list.add(place).write(entry) };
+    }
+    Ok(())
+}
+
+/// A fixed field with the text, NUL-padded and cut.
+pub fn field<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [0; N];
+    for (to, from) in field.iter_mut().take(N - 1).zip(text.bytes()) {
+        *to = from;
+    }
+    field
+}
+
+/// The minor numbers of the `nvidiaN` nodes that the process has: NVML shows a container no others.
+fn device_nodes() -> BTreeSet<u32> {
+    let directory = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev"), PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(directory) else { return BTreeSet::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok())
+        .collect()
+}
