@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 127] = [
+const EXPORTS: [&str; 128] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -107,6 +107,7 @@ const EXPORTS: [&str; 127] = [
     "cuMemFree_v2",
     "cuMemGetInfo",
     "cuMemGetInfo_v2",
+    "cuMemImportFromShareableHandle",
     "cuMemMap",
     "cuMemRelease",
     "cuMemRetainAllocationHandle",

@@ -50,7 +50,7 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Hook> {
 pub(crate) fn behind(name: &[u8], address: *mut c_void) -> Option<&'static Hook> {
     let family =
         cuda::HOOKS.iter().chain(cuda_by_hand::HOOKS).filter(|hook| hook.real.name().starts_with(name));
-    family.into_iter().find(|hook| hook.real.get(hook.address()) == address)
+    family.into_iter().find(|hook| [hook.address(), hook.real.get(hook.address())].contains(&address))
 }
 
 /// The list of a file's hooks, and the vendor's functions behind them.

@@ -1,5 +1,6 @@
 //! The functions of the CUDA driver, of every version that `cuda.h` has had them in, and with either default stream
-//! (`_ptsz`: the calling thread's). Imports of others' memory are not hooked: the exporter has paid.
+//! (`_ptsz`: the calling thread's). Imports of others' memory are not charged: the exporter has paid. Where a process
+//! imports its own, a handle that is known gets a holder more.
 //!
 //! What the driver makes of a size is not documented: small ones are taken to be multiples of 512 bytes, and from 1 MiB
 //! on of 2 MiB; rows of pitched memory and of arrays to begin at multiples of 512 bytes (all unverified; what is
@@ -88,22 +89,29 @@ struct Extents {
 }
 
 impl Extents {
-    /// Bytes of `levels` levels, each half as large as the one before.
+    /// Bytes of `levels` levels, each half as large as the one before; the driver makes no more than there are.
     fn bytes(&self, levels: u32) -> u64 {
-        // `CUarray_format`: 8, 16 and 32 bits. The others (block-compressed, planar) are taken as the largest.
-        let channel = match self.format {
-            0x01 | 0x08 | 0xc0 | 0xc3 => 1,
-            0x02 | 0x09 | 0x10 | 0xc6 | 0xc9 => 2,
-            _ => 4,
+        // Side and bytes of the squares that a format is stored in, by the numbers of `CUarray_format`: 8, 16 and 32
+        // bits of a channel, block-compressed ones whole, with all channels. The others (planar) are taken as 32 bits.
+        let (side, unit) = match self.format {
+            0x01 | 0x08 | 0xc0..=0xc2 | 0xc6..=0xc8 => (1, u64::from(self.channels)),
+            0x02 | 0x09 | 0x10 | 0xc3..=0xc5 | 0xc9..=0xcb => (1, 2 * u64::from(self.channels)),
+            0x91 | 0x92 | 0x97 | 0x98 => (4, 8),
+            0x93..=0x96 | 0x99..=0x9e => (4, 16),
+            _ => (1, 4 * u64::from(self.channels)),
         };
-        let element = channel * u64::from(self.channels.max(1));
-        (0..levels.clamp(1, 32)).fold(0_u64, |sum, level| {
+        let longest = self.width.max(self.height).max(self.depth).max(1);
+        (0..levels.clamp(1, 1 + longest.ilog2())).fold(0_u64, |sum, level| {
             let shrunk = |extent: u64| (extent >> level).max(1);
-            let flat = row(shrunk(self.width).saturating_mul(element)).saturating_mul(shrunk(self.height));
+            let squares = |extent: u64| shrunk(extent).div_ceil(side);
+            let flat = row(squares(self.width).saturating_mul(unit)).saturating_mul(squares(self.height));
             sum.saturating_add(flat.saturating_mul(shrunk(self.depth)))
         })
     }
 }
+
+/// `CUDA_ARRAY3D_SPARSE` and `CUDA_ARRAY3D_DEFERRED_MAPPING`: memory of `cuMemCreate` is mapped into it later.
+const WITHOUT_MEMORY: u32 = 0xc0;
 
 /// `CUDA_ARRAY_DESCRIPTOR` and, with a depth, `CUDA_ARRAY3D_DESCRIPTOR`; `W` is `usize`, before CUDA 3.2 `u32`.
 fn plane<W: Copy + Into<Wide>>(descriptor: *const c_void, deep: bool, levels: u32) -> Wish {
@@ -117,12 +125,12 @@ fn plane<W: Copy + Into<Wide>>(descriptor: *const c_void, deep: bool, levels: u3
         wide
     };
     let word = |index: usize| {
-        // SAFETY: as above; two words follow the extents.
+        // SAFETY: as above; two words follow the extents, three in a deep one.
         unsafe { descriptor.cast::<W>().add(extents).cast::<u32>().add(index).read_unaligned() }
     };
     let depth = if deep { extent(2) } else { 0 };
     let all = Extents { width: extent(0), height: extent(1), depth, format: word(0), channels: word(1) };
-    memory(all.bytes(levels))
+    Wish { exempt: deep && word(2) & WITHOUT_MEMORY != 0, ..memory(all.bytes(levels)) }
 }
 
 /// A number of either width.
@@ -184,6 +192,7 @@ hooks! {
     free cuArrayDestroy(array: Opaque) => array, KeyKind::Address;
     free cuMipmappedArrayDestroy(array: Opaque) => array, KeyKind::Address;
     retain cuMemRetainAllocationHandle(handle: *mut u64, address: Opaque) => handle;
+    retain cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle;
     map cuMemMap(address: u64, size: usize, offset: usize, handle: u64, flags: u64) => address, size as u64, handle;
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
