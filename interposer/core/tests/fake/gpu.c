@@ -1,0 +1,181 @@
+/* A program that uses the CUDA driver in ways that the demo program does not. Its first argument says which. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static void *library;
+
+static void *find(const char *name) {
+    void *found = dlsym(library, name);
+    if (found == NULL) {
+        printf("no %s\n", name);
+        exit(1);
+    }
+    return found;
+}
+
+/* Calls a driver function by its name and the types of its arguments. */
+#define CALL(name, types, ...) ((int(*) types)find(#name))(__VA_ARGS__)
+
+typedef void *P;
+typedef uint64_t U64;
+typedef uint32_t U32;
+
+static size_t left(void) {
+    size_t free = 0, total = 0;
+    CALL(cuMemGetInfo_v2, (size_t *, size_t *), &free, &total);
+    return free;
+}
+
+static void tell(const char *what, int code) { printf("%s %d %zu\n", what, code, left()); }
+
+/* A kernel that takes so long: in the stand-in driver a function is a duration. */
+static int launch(P stream, U64 nanoseconds) {
+    return CALL(cuLaunchKernel, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)nanoseconds, 1, 1, 1, 1, 1, 1,
+                0, stream, NULL, NULL);
+}
+
+/* The functions of before CUDA 3.2: addresses and sizes of 32 bits. */
+static void old(void) {
+    U32 address = 0, free = 0, total = 0;
+    tell("alloc", CALL(cuMemAlloc, (U32 *, U32), &address, 5 << 20));
+    int code = CALL(cuMemGetInfo, (U32 *, U32 *), &free, &total);
+    printf("info %d %u %u\n", code, free, total);
+    total = 0;
+    code = CALL(cuDeviceTotalMem, (U32 *, int), &total, 0);
+    printf("total %d %u\n", code, total);
+    tell("free", CALL(cuMemFree, (U32), address));
+    tell("too much", CALL(cuMemAlloc, (U32 *, U32), &address, 65 << 20));
+    struct { U32 width, height, format, channels; } plane = {4096, 512, 8, 2};
+    P array = NULL;
+    tell("array", CALL(cuArrayCreate, (P *, void *), &array, &plane));
+    tell("destroy", CALL(cuArrayDestroy, (P), array));
+    struct { U32 width, height, depth, format, channels, flags; } deep = {64, 64, 64, 0x20, 4, 0};
+    tell("deep", CALL(cuArray3DCreate, (P *, void *), &array, &deep));
+    tell("destroy", CALL(cuArrayDestroy, (P), array));
+}
+
+/* Arrays by their formats and levels. */
+static void arrays(void) {
+    struct { size_t width, height, depth; U32 format, channels, flags; } deep = {1000, 100, 10, 0x10, 4, 0};
+    P array = NULL;
+    tell("half", CALL(cuArray3DCreate_v2, (P *, void *), &array, &deep));
+    tell("destroy", CALL(cuArrayDestroy, (P), array));
+    deep.format = 3;
+    tell("levels", CALL(cuMipmappedArrayCreate, (P *, void *, U32), &array, &deep, 4));
+    tell("destroy", CALL(cuMipmappedArrayDestroy, (P), array));
+    deep.depth = 0;
+    deep.height = 0;
+    tell("all levels", CALL(cuMipmappedArrayCreate, (P *, void *, U32), &array, &deep, 99));
+    tell("destroy", CALL(cuMipmappedArrayDestroy, (P), array));
+    deep.channels = 3;
+    tell("wrong", CALL(cuArray3DCreate_v2, (P *, void *), &array, &deep));
+    tell("nothing", CALL(cuArray3DCreate_v2, (P *, void *), &array, NULL));
+}
+
+struct properties {
+    int kind, types, where, device;
+    P metadata;
+    U64 rest;
+};
+
+/* Physical memory with several handles. */
+static void handles(void) {
+    struct properties properties = {1, 1, 1, 0, NULL, 0};
+    U64 handle = 0, again = 0, address = 0, imported = 0;
+    size_t size = 16 << 20;
+    int descriptor = -1;
+    tell("create", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, size, &properties, 0));
+    CALL(cuMemAddressReserve, (U64 *, size_t, size_t, U64, U64), &address, size, 0, 0, 0);
+    tell("map", CALL(cuMemMap, (U64, size_t, size_t, U64, U64), address, size, 0, handle, 0));
+    tell("retain", CALL(cuMemRetainAllocationHandle, (U64 *, P), &again, (P)address));
+    tell("release", CALL(cuMemRelease, (U64), handle));
+    tell("unmap", CALL(cuMemUnmap, (U64, size_t), address, size));
+    tell("unmap again", CALL(cuMemUnmap, (U64, size_t), address, size));
+    tell("export", CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, again, 1, 0));
+    tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &imported, (P)(intptr_t)descriptor, 1));
+    tell("release", CALL(cuMemRelease, (U64), again));
+    tell("release imported", CALL(cuMemRelease, (U64), imported));
+    tell("release again", CALL(cuMemRelease, (U64), again));
+    tell("odd", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, size + 1, &properties, 0));
+    tell("too much", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, 66 << 20, &properties, 0));
+}
+
+/* A capture in the strictest mode beside work that our helper thread looks after. */
+static void capture(void) {
+    P busy = NULL, other = NULL, graph = NULL;
+    CALL(cuStreamCreate, (P *, U32), &busy, 1);
+    CALL(cuStreamCreate, (P *, U32), &other, 1);
+    int codes[4] = {0};
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 5; i++) codes[0] |= launch(busy, 1000000);
+        codes[1] |= CALL(cuStreamBeginCapture_v2, (P, int), other, 0);
+        for (int i = 0; i < 100; i++) codes[0] |= launch(other, 1000000);
+        usleep(10000);
+        codes[2] |= CALL(cuStreamEndCapture, (P, P *), other, &graph);
+        codes[3] |= CALL(cuGraphDestroy, (P), graph);
+    }
+    codes[0] |= CALL(cuStreamSynchronize, (P), busy);
+    printf("capture %d %d %d %d\n", codes[0], codes[1], codes[2], codes[3]);
+}
+
+/* Streams and contexts that end while work of theirs is queued, and new ones after them. */
+static void endings(void) {
+    int codes[4] = {0};
+    for (int round = 0; round < 30; round++) {
+        P context = NULL, stream = NULL;
+        codes[0] |= CALL(cuCtxCreate_v2, (P *, U32, int), &context, 0, 0);
+        codes[1] |= CALL(cuStreamCreate, (P *, U32), &stream, 1);
+        for (int i = 0; i < 3; i++) codes[2] |= launch(i % 2 ? NULL : stream, 1000000);
+        if (round % 3 == 0) codes[1] |= CALL(cuStreamDestroy_v2, (P), stream);
+        if (round % 3 == 1) usleep(3000);
+        codes[3] |= CALL(cuCtxDestroy_v2, (P), context);
+    }
+    printf("endings %d %d %d %d\n", codes[0], codes[1], codes[2], codes[3]);
+}
+
+static double now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return at.tv_sec + at.tv_nsec / 1e9;
+}
+
+/* Busy on the calling thread's default stream, which no other thread can put anything into. */
+static void own(void) {
+    double begin = now(), took = 0;
+    int launched = 0, code = 0;
+    while (took < 4) {
+        for (int i = 0; i < 8; i++, launched++) {
+            code |= CALL(cuLaunchKernel_ptsz, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)2000000, 1, 1, 1,
+                         1, 1, 1, 0, NULL, NULL, NULL);
+        }
+        code |= CALL(cuStreamSynchronize_ptsz, (P), NULL);
+        took = now() - begin;
+    }
+    printf("own code=%d share=%.1f\n", code, launched * 0.2 / took);
+}
+
+int main(int count, char **arguments) {
+    P context = NULL;
+    library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL || count < 2) return 2;
+    CALL(cuInit, (U32), 0);
+    CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
+    CALL(cuCtxSetCurrent, (P), context);
+    static const struct { const char *name; void (*run)(void); } all[] = {
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"capture", capture}, {"endings", endings}, {"own", own},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!strcmp(all[i].name, arguments[1])) {
+            all[i].run();
+            return 0;
+        }
+    }
+    return 2;
+}

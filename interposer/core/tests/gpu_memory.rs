@@ -1,0 +1,357 @@
+//! Quotas of GPUs: the demo program under both libraries, on stand-in GPUs with a stand-in `libcuda.so.1`, whose own
+//! books are compared with the ledger.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
+
+#[path = "../../../e2e/standins/build/tests/gpus/mod.rs"]
+mod gpus;
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use gpus::{fields, lines};
+use standin_protocol::Machine;
+use support::{GIB, MIB, Node, libraries, share, uid};
+use vnpu_driver::id::DeviceUuid;
+use vnpu_driver::share::ChipShare;
+use vnpu_quota_abi::usage::{USAGE_DEVICES_OFFSET, UsageDevice};
+
+/// Every way to get at the driver's functions.
+const WAYS: [&str; 6] = ["link", "dlsym", "dlsym-ptsz", "proc", "proc-ptsz", "proc-old"];
+
+/// Every way to take memory.
+const KINDS: [&str; 10] =
+    ["alloc", "pitch", "managed", "async", "pool", "vmm", "mapped", "array", "array3d", "mipmap"];
+
+/// GPUs of 4 GiB, and claims on them.
+struct World {
+    machine: gpus::Node,
+    described: Machine,
+    node: Node,
+}
+
+/// A running demo program.
+struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl World {
+    fn new(gpus: u32) -> Self {
+        let described = Machine::nvidia_h100(gpus, 4096);
+        Self { machine: gpus::Node::start(&described), described, node: Node::empty() }
+    }
+
+    /// With claim 1 that has `memory` of the only GPU.
+    fn with_quota(memory: u64) -> Self {
+        let world = Self::new(1);
+        world.node.claim(1, vec![world.gpu(0, memory)]);
+        world
+    }
+
+    /// A share of one of the GPUs.
+    fn gpu(&self, minor: usize, memory: u64) -> ChipShare {
+        let uuid = self.described.gpus().nth(minor).unwrap().uuid.clone();
+        ChipShare { uuid: DeviceUuid::new(uuid).unwrap(), ..share(minor as u32, memory) }
+    }
+
+    /// The demo program with all claims.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.machine.command(arguments);
+        command
+            .env("LD_PRELOAD", libraries().join("libvnpu.so"))
+            .env("VNPU_REGION_DIR", self.node.dir.path());
+        command
+    }
+
+    fn demo(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.command(arguments).output().unwrap().stdout).unwrap()
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Running { child, output }
+    }
+
+    /// What the ledger says of the GPU, and what the GPU's own books say.
+    fn books(&self) -> (u64, u64) {
+        (self.node.used(1), self.machine.used(0))
+    }
+}
+
+impl Running {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn kill(self) {
+        drop(self);
+    }
+
+    fn rest(mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{rest}");
+        rest
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn every_way_to_memory_ends_at_the_quota_and_gives_all_of_it_back() {
+    let world = World::with_quota(GIB);
+    for via in WAYS {
+        for kind in KINDS {
+            let out = world.demo(&["fill", "--via", via, "--kind", kind]);
+            assert_eq!(out.lines().count(), 4, "{via} {kind}: {out}");
+            for line in lines(&out, "fill") {
+                let seen = ["granted", "code", "total", "free"].map(|key| line[key].as_str());
+                assert_eq!(seen, ["1073741824", "2", "1073741824", "0"], "{via} {kind}: {out}");
+            }
+            for line in lines(&out, "freed") {
+                assert_eq!(
+                    [&*line["total"], &*line["free"]],
+                    ["1073741824", "1073741824"],
+                    "{via} {kind}: {out}"
+                );
+            }
+        }
+    }
+    let usage = world.node.agent.usage(&uid(1)).unwrap();
+    assert_eq!(usage.chips[0].unaccounted, 0, "nothing went by");
+}
+
+#[test]
+fn the_ledger_says_what_the_books_of_the_gpu_say() {
+    let world = World::with_quota(GIB);
+    let sizes = ["1", "513", "1Mi", "3Mi", "100Mi"];
+    for kind in KINDS {
+        if ["async", "pool"].contains(&kind) {
+            continue;
+        }
+        for bytes in sizes.into_iter().filter(|bytes| kind == "alloc" || *bytes == "100Mi") {
+            let mut holder = world.start(&["hold", "--kind", kind, "--bytes", bytes]);
+            let line = holder.line();
+            let (ledger, gpu) = world.books();
+            holder.kill();
+            world.node.agent.reap().unwrap();
+            assert!(gpu > 0 && ledger == gpu, "{kind} {bytes}: {ledger} {gpu} {line}");
+            let free: u64 = fields(&line)["free"].parse().unwrap();
+            assert_eq!(free, GIB - gpu, "{kind} {bytes}");
+            assert_eq!(world.books(), (0, 0), "{kind} {bytes}");
+        }
+    }
+}
+
+#[test]
+fn two_processes_of_a_claim_share_its_quota() {
+    let world = World::with_quota(GIB);
+    let mut holder = world.start(&["hold", "--bytes", "600Mi"]);
+    holder.line();
+    for kind in ["alloc", "vmm", "pool"] {
+        let out = world.demo(&["fill", "--kind", kind, "--chunk", "32Mi"]);
+        let granted: u64 = lines(&out, "fill")[0]["granted"].parse().unwrap();
+        // A pool takes pieces of 32 MiB.
+        let all = if kind == "pool" { 416 * MIB } else { 424 * MIB };
+        assert!((all..=424 * MIB).contains(&granted), "{kind}: {out}");
+    }
+    holder.kill();
+    world.node.agent.reap().unwrap();
+    assert_eq!(lines(&world.demo(&["fill"]), "fill")[0]["granted"], GIB.to_string());
+}
+
+/// Each program has its own numbers for the GPUs; the claims know them by identity.
+#[test]
+fn gpus_are_known_by_identity_whatever_numbers_they_have() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, GIB)]);
+    world.node.claim(2, vec![world.gpu(1, 2 * GIB)]);
+    let uuids: Vec<String> = world.described.gpus().map(|gpu| gpu.uuid.clone()).collect();
+    let second = uuids[1].as_str();
+    for (list, order) in [("0,1", [0, 1]), ("1,0", [1, 0]), (second, [1, 1]), ("1", [1, 1])] {
+        for via in ["dlsym", "proc"] {
+            let info = world.command(&["info", "--via", via]).env("CUDA_VISIBLE_DEVICES", list).output();
+            let info = String::from_utf8(info.unwrap().stdout).unwrap();
+            for (line, gpu) in lines(&info, "device ").iter().zip(order) {
+                let quota = (gpu as u64 + 1) * GIB;
+                assert_eq!(line["uuid"], uuids[gpu], "{info}");
+                let seen = ["total", "free", "device_total"].map(|key| line[key].parse::<u64>().unwrap());
+                assert_eq!(seen, [quota; 3], "{list}: {info}");
+            }
+        }
+        let arguments = ["hold", "--device", "0", "--bytes", "100Mi"];
+        let mut command = world.command(&arguments);
+        let mut child = command.env("CUDA_VISIBLE_DEVICES", list).stdout(Stdio::piped()).spawn().unwrap();
+        let mut holder = Running { output: BufReader::new(child.stdout.take().unwrap()), child };
+        holder.line();
+        let used = [world.node.used(1), world.node.used(2)];
+        holder.kill();
+        world.node.agent.reap().unwrap();
+        let mut expected = [0, 0];
+        expected[order[0]] = 100 * MIB;
+        assert_eq!(used, expected, "{list}");
+    }
+}
+
+#[test]
+fn a_gpu_beside_the_claims_is_not_limited() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, GIB)]);
+    let out = world.demo(&["fill", "--device", "1", "--chunk", "512Mi"]);
+    assert_eq!(lines(&out, "fill")[0]["granted"], (4 * GIB).to_string(), "{out}");
+    let out = world.demo(&["fill", "--device", "0"]);
+    assert_eq!(lines(&out, "fill")[0]["granted"], GIB.to_string(), "{out}");
+}
+
+#[test]
+fn physical_memory_counts_until_its_last_handle_and_mapping_are_gone() {
+    let world = World::with_quota(GIB);
+    for via in ["dlsym", "proc-ptsz"] {
+        let out = world.demo(&["vmm", "--bytes", "64Mi", "--via", via]);
+        let at: Vec<(String, u64)> = lines(&out, "vmm")
+            .into_iter()
+            .filter(|line| line.contains_key("free"))
+            .map(|line| (line["at"].clone(), line["free"].parse().unwrap()))
+            .collect();
+        let held = GIB - 64 * MIB;
+        let expected = [("created", held), ("imported", held), ("released", held), ("unmapped", GIB)]
+            .map(|(at, free)| (at.to_owned(), free));
+        assert_eq!(at, expected, "{out}");
+    }
+}
+
+#[test]
+fn memory_of_another_process_is_charged_to_its_owner() {
+    let world = World::with_quota(GIB);
+    let mut owner = world.start(&["export", "--bytes", "64Mi"]);
+    let handle = fields(&owner.line())["handle"].clone();
+    let mut importer = world.start(&["import", "--handle", &handle]);
+    let line = importer.line();
+    assert_eq!(fields(&line)["free"], (GIB - 64 * MIB).to_string(), "{line}");
+    importer.rest();
+    assert_eq!(world.books(), (64 * MIB, 64 * MIB));
+    owner.kill();
+}
+
+#[test]
+fn a_killed_process_gives_everything_back_and_a_forked_child_frees_nothing() {
+    let world = World::with_quota(GIB);
+    for kind in ["alloc", "async", "mapped", "array"] {
+        world.demo(&["crash", "--kind", kind, "--bytes", "512Mi"]);
+        world.node.agent.reap().unwrap();
+        assert_eq!(world.books(), (0, 0), "{kind}");
+    }
+    let out = world.demo(&["fork", "--bytes", "64Mi"]);
+    assert_eq!(lines(&out, "child init")[0]["init"], "3", "{out}");
+    assert_eq!(lines(&out, "parent")[0]["free"], (GIB - 64 * MIB).to_string(), "{out}");
+}
+
+/// What the driver answers to names, versions and flags is what programs get, with our functions in the places of those
+/// that are hooked.
+#[test]
+fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
+    let world = World::with_quota(GIB);
+    let plain = world.machine.demo(&["symbols"]);
+    assert!(plain.lines().count() > 15, "{plain}");
+    assert_eq!(world.demo(&["symbols"]), plain);
+}
+
+/// The program that does what the demo program does not, built once.
+fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{}", std::process::id()));
+        let mut command = support::arch::compiler();
+        command.args(["-O1", "-Wall", "-o"]).arg(&program);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/gpu.c")).arg("-ldl");
+        assert!(command.status().unwrap().success());
+        program
+    })
+}
+
+impl World {
+    /// What [`program`] says, with the claims and without the interposer.
+    fn both(&self, what: &str) -> (String, String) {
+        let text = |command: &mut Command| {
+            let out = command.output().unwrap();
+            assert!(out.status.success(), "{what}: {out:?}");
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let mut plain = Command::new(program());
+        plain.arg(what).envs(self.machine.environment()).env_remove("CUDA_VISIBLE_DEVICES");
+        let alone = text(&mut plain);
+        let preload = libraries().join("libvnpu.so");
+        (text(plain.env("LD_PRELOAD", preload).env("VNPU_REGION_DIR", self.node.dir.path())), alone)
+    }
+}
+
+/// A GPU that has as much as the quota of one that has more must look the same in every answer.
+#[test]
+fn a_quota_looks_like_a_smaller_gpu() {
+    let small = Machine::nvidia_h100(1, 64);
+    let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
+    let world = World::with_quota(64 * MIB);
+    for what in ["old", "arrays", "handles"] {
+        let (limited, _) = world.both(what);
+        let (_, real) = small.both(what);
+        assert!(real.lines().count() > 5, "{what}: {real}");
+        assert_eq!(limited, real, "{what}");
+        assert_eq!(world.books(), (0, 0), "{what}");
+    }
+    let usage = world.node.agent.usage(&uid(1)).unwrap();
+    assert!(usage.chips[0].denied >= 2 && usage.chips[0].unaccounted == 0, "{usage:?}");
+}
+
+/// A driver that is newer than we are: what it has and we do not know goes by, and is counted if it takes memory.
+#[test]
+fn functions_of_a_newer_driver_pass_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/future.c");
+    let build = |out: &str, options: &[&str]| {
+        let mut command = support::arch::compiler();
+        command.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
+        assert!(command.status().unwrap().success());
+    };
+    build("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1"]);
+    build("client", &["-DCLIENT", "-ldl"]);
+    let node = Node::empty();
+    node.claim(1, vec![support::gpu_share([7; 16], GIB)]);
+    let preload = libraries().join("libvnpu.so");
+    let mut command = support::arch::program(&dir.path().join("client"), &preload, dir.path());
+    let out = command.env("VNPU_REGION_DIR", node.dir.path()).output().unwrap();
+    let (text, log) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(out.status.success(), "{text}{log}");
+    let mut expected = String::new();
+    for (asker, found, missing) in
+        [("cuGetProcAddress", -1, -1), ("cuGetProcAddress_v2", 0, 1), ("cuGetProcAddress_v2_ptsz", 0, 1)]
+    {
+        for (version, known) in [(12_000, "ours"), (14_000, "theirs")] {
+            let line = |name: &str, code: i32, status: i32, whose: &str| {
+                format!("{asker} {version} {name} {code} {status} {whose}\n")
+            };
+            expected += &line("cuMemAlloc", 0, found, known);
+            for name in ["cuMemAllocSomehow", "cuLaunchHostFunc", "cuPaintItBlack"] {
+                expected += &line(name, 0, found, "theirs");
+            }
+            expected += &line("cuNothing", 500, missing, "nobody");
+        }
+        expected += &format!("{asker} wrong flags 1 1\n{asker} no status 0\n");
+    }
+    assert_eq!(text, expected);
+    // Of each asker: the new version of cuMemAlloc, and twice the function that nobody knows.
+    let usage = std::fs::read(node.file(1, "usage")).unwrap();
+    let at = USAGE_DEVICES_OFFSET + std::mem::offset_of!(UsageDevice, unhooked_functions);
+    assert_eq!(u64::from_le_bytes(usage[at..at + 8].try_into().unwrap()), 9, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("cuMemAlloc")).count(), 1, "{log}");
+}
