@@ -67,6 +67,7 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
         "busy" => work::busy(options, &mut api),
         "graph" => work::graph(options, &mut api),
         "capture" => work::capture(&mut api),
+        "beside" => work::beside(options, &mut api),
         _ => wrong(),
     }
 }

@@ -17,6 +17,7 @@ macro_rules! with_functions {
             cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v2 3020,
             cuCtxDestroy cuCtxDestroy_v2 cuCtxDestroy_v2 4000,
             cuCtxSetCurrent cuCtxSetCurrent cuCtxSetCurrent 4000,
+            cuCtxGetCurrent cuCtxGetCurrent cuCtxGetCurrent 4000,
             cuCtxGetDevice cuCtxGetDevice cuCtxGetDevice 2000,
             cuCtxSynchronize cuCtxSynchronize cuCtxSynchronize 2000,
             cuMemGetInfo cuMemGetInfo_v2 cuMemGetInfo_v2 3020,

@@ -16,6 +16,7 @@ const USAGE: &str =
   busy     launch such kernels for --seconds, and say each second what share of the device that was
   graph    capture 10 kernels of --micros into a graph, launch it --count times, say how long it took
   capture  what breaks a capture: queries from other threads, waiting, the legacy stream
+  beside   capture --count times while another thread launches kernels of --micros
   pool     what pools reserve, and what a graph's memory takes
   vmm      reserve, create, map, export, import, release
   export   allocate --bytes, print an inter-process handle and hold it; `import --handle` opens it

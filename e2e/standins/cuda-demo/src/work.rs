@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::api::{Api, Opaque, Refused, call};
@@ -303,4 +303,49 @@ fn branches(api: &Api) -> Result<(), Refused> {
         ));
     }
     Ok(())
+}
+
+/// Captures on one stream, one after the other and each a few milliseconds long, while another thread launches on
+/// another stream and does nothing else: says how many were broken, and the launches' first failure.
+pub fn beside(options: &Options, api: &mut Api) -> Result<(), Refused> {
+    let (own, other) = (api.stream()?, api.new_stream()? as usize);
+    let mut context = null_mut();
+    call!(api, "cuCtxGetCurrent", (*mut Opaque), &mut context)?;
+    let context = context as usize;
+    let (done, shared) = (AtomicBool::new(false), Shared(api));
+    let (broken, failed) = std::thread::scope(|scope| {
+        let launching = scope.spawn(|| {
+            let api = shared.get();
+            call!(api, "cuCtxSetCurrent", (Opaque), context as Opaque)?;
+            while !done.load(Ordering::Relaxed) {
+                api.launch(options.micros * 1000, other as Opaque)?;
+                // Fewer than the device can take.
+                std::thread::sleep(Duration::from_micros(3 * options.micros));
+            }
+            Ok(())
+        });
+        let captured = capture_many(api, options, own);
+        done.store(true, Ordering::Relaxed);
+        let failed = launching.join().unwrap_or(Err(Refused { function: "thread", code: -1 }));
+        Ok::<_, Refused>((captured?, failed.map_or_else(|refused| refused.code, |()| 0)))
+    })?;
+    say(&format!("beside captures={} broken={broken} code={failed}", options.count));
+    Ok(())
+}
+
+/// How many captures of a few milliseconds were broken.
+fn capture_many(api: &Api, options: &Options, stream: Opaque) -> Result<u64, Refused> {
+    let mut broken = 0;
+    for _ in 0..options.count {
+        let mut graph = null_mut();
+        call!(api, "cuStreamBeginCapture", (Opaque, c_int), stream, GLOBAL)?;
+        let launched = api.launch(options.micros * 1000, stream);
+        std::thread::sleep(Duration::from_millis(5));
+        let ended = call!(api, "cuStreamEndCapture", (Opaque, *mut Opaque), stream, &mut graph);
+        match launched.and(ended) {
+            Ok(()) => call!(api, "cuGraphDestroy", (Opaque), graph)?,
+            Err(_) => broken += 1,
+        }
+    }
+    Ok(broken)
 }
