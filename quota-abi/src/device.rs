@@ -13,7 +13,7 @@ pub const ENTRIES_OFFSET: usize = 128;
 #[derive(Debug)]
 #[repr(C)]
 pub struct DeviceEntry {
-    /// Theoretical arrival time of the bucket with debt, wall-clock nanoseconds.
+    /// The bucket with debt, a word of [`crate::bucket`].
     pub tat: AtomicI64,
     /// Thousandths of the chip's compute; 0 in an unused entry.
     pub share_milli: AtomicU32,

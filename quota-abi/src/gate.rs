@@ -236,7 +236,7 @@ impl Gate {
         entry.busy_ns.fetch_add(elapsed, Ordering::Relaxed);
         let share = terms.share_milli.max(1);
         self.longest = self.longest.max(u64::try_from(bucket::wall(elapsed, share)).unwrap_or(0));
-        bucket::charge(&entry.tat, elapsed, share);
+        bucket::charge(&entry.tat, clock(now), elapsed, share);
         if terms.mode != Mode::Hard {
             bucket::cut_debt(&entry.tat, clock(now), bucket::wall(self.tuning.debt, share));
         }
@@ -271,6 +271,7 @@ impl Gate {
             return Answer::Go(self.tuning.launches);
         };
         own.last_active_tick.store(tick(now), Ordering::Relaxed);
+        bucket::reprice(&own.tat, clock(now), terms.share_milli.max(1));
         if !self.wanting {
             self.wanting = true;
             bucket::cut_credit(
@@ -296,8 +297,8 @@ impl Gate {
         if !may_run(terms, credit, &others) {
             let due = now.saturating_add(u64::try_from(credit.saturating_neg()).unwrap_or(0));
             let look = now.saturating_add(self.tuning.look);
-            // Others' wishes change without notice; one's own debt only with the share.
-            let hard = due.clamp(now + 1, now.saturating_add(self.tuning.look * 10));
+            // Others' wishes change without notice; one's own debt only with the share, which is to hold within a lease.
+            let hard = due.clamp(now + 1, now.saturating_add(self.tuning.lease));
             return Answer::Wait(if terms.mode == Mode::Hard { hard } else { look });
         }
         own.waiting_until.store(tick(now + 2 * self.tuning.look), Ordering::Relaxed);
@@ -362,6 +363,7 @@ impl Gate {
         else {
             return Tended::Free;
         };
+        bucket::reprice(&own.tat, clock(now), terms.share_milli.max(1));
         let credit = bucket::credit(&own.tat, clock(now));
         let expired = ticks_until(held.expiry(), tick(now)) <= 0;
         let others = Line::of(chip, terms, now, credit, true);

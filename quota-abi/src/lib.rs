@@ -23,9 +23,9 @@ pub mod usage;
 pub mod view;
 
 /// Version of the layouts in this crate. Appending to a reserved field keeps it; moving anything raises it.
-pub const LAYOUT_VERSION: u16 = 1;
+pub const LAYOUT_VERSION: u16 = 2;
 /// Lowest [`LAYOUT_VERSION`] of a reader that can work with regions written by this crate.
-pub const MIN_READER: u16 = 1;
+pub const MIN_READER: u16 = 2;
 /// Slots of a `usage` region: processes of one claim that can hold device memory at a time.
 pub const SLOT_COUNT: u16 = 512;
 /// Entries of a `device` region: claims that can share one chip.

@@ -7,12 +7,13 @@
 #[path = "compute/host.rs"]
 mod host;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use host::Kernels::{self, Decode, Fixed, Mix};
 use host::{Tenant, World};
 use proptest::prelude::*;
 use standin_executor::Discipline;
+use vnpu_quota_abi::bucket;
 use vnpu_quota_abi::gate::Tuning;
 use vnpu_quota_abi::lease;
 use vnpu_quota_abi::line::Mode;
@@ -182,14 +183,78 @@ fn a_stopped_owner_does_not_compute_for_free_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_changed_share_holds_at_once() {
-    let tenants = hard(&[(30, Mix), (70, Mix)]);
-    let mut world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 5);
-    world.run_to(2 * SECOND);
-    world.set_share(1, 400);
-    world.set_share(0, 600);
-    let got = between(&mut world, 2, 2 * SECOND + SECOND / 20, 3 * SECOND);
-    assert!((got[0] - 60.0).abs() <= 2.0 && (got[1] - 40.0).abs() <= 2.0, "{got:?}");
+fn a_changed_share_holds_within_a_lease() {
+    for (before, after) in
+        [((30, 70), (70, 30)), ((70, 30), (30, 70)), ((10, 90), (60, 40)), ((90, 10), (5, 95))]
+    {
+        for (kinds, discipline) in
+            [([Mix, Decode], DISCIPLINES[0]), ([Fixed(100), Fixed(2000)], DISCIPLINES[1])]
+        {
+            let tenants = hard(&[(before.0, kinds[0]), (before.1, kinds[1])]);
+            let mut world = World::new(discipline, &tenants, Tuning::DEFAULT, 5);
+            world.run_to(2 * SECOND);
+            world.set_share(0, after.0 * 10);
+            world.set_share(1, after.1 * 10);
+            let told = format!("{before:?} to {after:?} {kinds:?}");
+            let wanted = [f64::from(after.0), f64::from(after.1)];
+            // From the change on: what is within a lease or two is seen here as a point.
+            let got = between(&mut world, 2, 2 * SECOND, 3 * SECOND);
+            let off = |got: &[f64]| got.iter().zip(wanted).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
+            assert!(off(&got) <= 3.0, "first second, {told}: {got:?}");
+            let got = between(&mut world, 2, 3 * SECOND, 13 * SECOND);
+            assert!(off(&got) <= 1.0, "then, {told}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn debt_from_before_a_change_costs_what_it_cost() {
+    for (before, after) in [(10, 900), (900, 10), (300, 700), (700, 300), (300, 0), (0, 300)] {
+        let tenants = hard(&[(1, Mix)]);
+        let world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 1);
+        let tat = &world.chip.entry(0).unwrap().tat;
+        let now = 7_000 * SECOND as i64;
+        tat.store(bucket::word(now, before), Ordering::Relaxed);
+        bucket::charge(tat, now, 20_000_000, before.max(1));
+        bucket::reprice(tat, now, after.max(1));
+        let wall = -bucket::credit(tat, now);
+        let wanted = bucket::wall(20_000_000, after.max(1));
+        assert!((wall - wanted).abs() <= 128_000, "{before} to {after}: {wall} of {wanted}");
+    }
+}
+
+#[test]
+fn whoever_was_in_debt_waits_no_longer_than_the_new_share_asks() {
+    // One kernel of 100 ms at one percent is ten seconds of debt; at fifty percent it is 200 ms.
+    let tenants = hard(&[(1, Fixed(100_000))]);
+    let mut world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 1);
+    world.run_to(SECOND);
+    assert!(bucket::credit(&world.chip.entry(0).unwrap().tat, world.clock()) < -SECOND.cast_signed());
+    world.set_share(0, 500);
+    world.run_to(SECOND + Tuning::DEFAULT.lease + 200_000);
+    let debt = -bucket::credit(&world.chip.entry(0).unwrap().tat, world.clock());
+    assert!(debt < SECOND.cast_signed() / 5, "repriced while it waited: {debt}");
+    let got = between(&mut world, 1, SECOND + SECOND / 4, 3 * SECOND + SECOND / 4);
+    assert!((got[0] - 50.0).abs() <= 5.0, "{got:?}");
+}
+
+proptest! {
+    #[test]
+    fn debt_that_is_moved_between_shares_stays_the_same_device_time(
+        distance in 64_i64..1_000_000_000_000,
+        shares in proptest::collection::vec(1..=bucket::WHOLE, 1..20),
+        now in 0..1_i64 << 57,
+    ) {
+        let tat = AtomicI64::new(bucket::word(now + distance, bucket::WHOLE));
+        for share in &shares {
+            bucket::reprice(&tat, now, *share);
+        }
+        bucket::reprice(&tat, now, bucket::WHOLE);
+        let moved = -bucket::credit(&tat, now) - distance;
+        // One step of 64 ns of wall time each, and one for the moments themselves.
+        let most = 64 * (shares.len() as i64 + 3);
+        prop_assert!((-128..=most).contains(&moved), "{distance} became {}", distance + moved);
+    }
 }
 
 #[test]

@@ -190,24 +190,59 @@ fn a_late_owner_and_a_thief_never_both_have_the_lease() {
     });
 }
 
+/// The bucket's step: charges in whole steps are exact.
+const STEP: u64 = 64;
+
+fn bucket_at(steps: i64, share_milli: u32) -> Arc<loom::sync::atomic::AtomicI64> {
+    let word = bucket::word(steps * STEP as i64, share_milli);
+    Arc::new(loom::sync::atomic::AtomicI64::new(word))
+}
+
+fn steps(bucket: &loom::sync::atomic::AtomicI64) -> i64 {
+    bucket::tat(bucket.load(Ordering::SeqCst)) / STEP as i64
+}
+
 #[test]
 fn no_charge_is_lost_to_a_cut_of_credit() {
     loom::model(|| {
-        let tat = Arc::new(loom::sync::atomic::AtomicI64::new(10));
+        let tat = bucket_at(10, bucket::WHOLE);
         let threads: Vec<_> = [7, 5]
             .map(|device| {
                 let tat = Arc::clone(&tat);
-                thread::spawn(move || bucket::charge(&tat, device, bucket::WHOLE))
+                thread::spawn(move || bucket::charge(&tat, 0, device * STEP, bucket::WHOLE))
             })
             .into_iter()
             .collect();
-        bucket::cut_credit(&tat, 1000, 960);
+        bucket::cut_credit(&tat, 1000 * STEP as i64, 960 * STEP as i64);
         for thread in threads {
             thread.join().unwrap();
         }
-        let end = tat.load(Ordering::SeqCst);
-        assert!((22..=52).contains(&end), "{end}");
+        let end = steps(&tat);
         // Cut before, between or after the charges, or not at all.
         assert!([22, 40 + 5, 40 + 7, 52, 40].contains(&end), "{end}");
+    });
+}
+
+#[test]
+fn a_change_of_share_neither_loses_a_charge_nor_changes_what_it_cost() {
+    loom::model(|| {
+        // 6 steps of debt at half the chip are 3 of device time.
+        let tat = bucket_at(1006, 500);
+        let now = 1000 * STEP as i64;
+        // One process still goes by the old share, one by the new one, and a third only looks.
+        let threads: Vec<_> = [(4, 500), (3, 250)]
+            .map(|(device, share)| {
+                let tat = Arc::clone(&tat);
+                thread::spawn(move || bucket::charge(&tat, now, device * STEP, share))
+            })
+            .into_iter()
+            .collect();
+        bucket::reprice(&tat, now, 250);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        bucket::reprice(&tat, now, 250);
+        assert_eq!(steps(&tat), 1000 + (3 + 4 + 3) * 4);
+        assert_eq!(bucket::reckoned_with(tat.load(Ordering::SeqCst)), 250);
     });
 }

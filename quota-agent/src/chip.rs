@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_quota_abi::DEVICE_ENTRIES;
+use vnpu_quota_abi::bucket;
 use vnpu_quota_abi::device::{DEVICE_ENTRY_SIZE, DEVICE_SIZE, DeviceEntry, ENTRIES_OFFSET};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
 use vnpu_quota_abi::quota::QuotaValues;
@@ -131,11 +132,11 @@ pub(crate) fn mend(layout: &Layout, chip: &DeviceUuid, values: &[QuotaValues]) -
         set(&file, values)?;
         let at = offset(values.entry) + offset_of!(DeviceEntry, tat);
         let found = file.read(at, 8)?;
-        let tat = <[u8; 8]>::try_from(found.as_slice()).map_or(0, i64::from_ne_bytes);
+        let word = <[u8; 8]>::try_from(found.as_slice()).map_or(0, i64::from_ne_bytes);
         let most = i64::try_from(MOST_DEBT.as_nanos()).unwrap_or(i64::MAX);
-        if tat.saturating_sub(now) > most {
+        if bucket::tat(word).saturating_sub(now) > most {
             tracing::warn!(path = %path.display(), entry = values.entry, "a claim's debt was written by a tenant and is forgiven");
-            file.write(at, &now.to_ne_bytes())?;
+            file.write(at, &bucket::word(now, values.share_milli).to_ne_bytes())?;
         }
     }
     Ok(())

@@ -163,6 +163,11 @@ impl World {
         self.now - self.start
     }
 
+    /// The clock of the buckets.
+    pub fn clock(&self) -> i64 {
+        self.now.cast_signed()
+    }
+
     /// Whether nothing of a process is queued.
     pub fn is_idle(&self, process: usize) -> bool {
         self.device.queued(process as u64) == 0
