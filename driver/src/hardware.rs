@@ -170,11 +170,38 @@ pub struct ProcessMemory {
     pub bytes: Bytes,
 }
 
+/// Why the vendor's library does not say which processes are on a chip.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessError {
+    /// This library cannot tell, whatever the chip.
+    #[error("{0}: the ledger of this node's claims is not compared with the hardware")]
+    Unsupported(String),
+    /// It could not tell this time.
+    #[error("{0}; it is asked again")]
+    Failed(String),
+}
+
+impl ProcessError {
+    /// Whether asking again can help.
+    pub const fn retryable(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
+    /// Stable word for metrics and events.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unsupported(_) => "processes_unsupported",
+            Self::Failed(_) => "processes_failed",
+        }
+    }
+}
+
 /// The vendor library's truth about processes on chips: what the ledger is checked against.
 pub trait ProcessView: Send + Sync {
-    /// The processes that hold `chip` now.
+    /// The processes that hold `chip` now, in no order; one may stand there several times, with a part each. Libraries
+    /// may have room for so many only (DCMI: 32), and leave out the rest.
     ///
     /// # Errors
-    /// The library's own words when it cannot tell.
-    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, String>;
+    /// Why it is not known.
+    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError>;
 }

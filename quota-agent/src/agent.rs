@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vnpu_driver::hardware::{Chip, ProcessView};
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::ClaimShares;
@@ -19,7 +18,7 @@ use crate::layout::{Layout, make_dir, names, remove_dir, remove_file};
 use crate::process::Processes;
 use crate::quota::{QuotaRegion, count, values};
 use crate::usage::{Expected, Suspect, UsageRegion};
-use crate::{AgentError, Attached, ClaimRegions, ClaimUsage, LedgerCheck, ReapReport};
+use crate::{AgentError, Attached, ClaimRegions, ClaimUsage, ReapReport};
 
 /// The inode of a usage file with slots in it that may be dead processes'.
 type Found = (u64, Vec<Suspect>);
@@ -236,41 +235,6 @@ impl Agent {
         Ok(report)
     }
 
-    /// Compares the ledgers of all claims on `chip` with the vendor library's numbers.
-    ///
-    /// # Errors
-    /// The runtime directory or the vendor's numbers cannot be read.
-    pub fn check(&self, chip: &Chip, view: &dyn ProcessView) -> Result<LedgerCheck, AgentError> {
-        let processes = view.processes(chip).map_err(|e| {
-            AgentError::io(
-                "ask the vendor library about",
-                Path::new(chip.uuid.as_str()),
-                std::io::Error::other(e),
-            )
-        })?;
-        let mut out = LedgerCheck {
-            vendor: Bytes(processes.iter().fold(0, |sum, p| sum.saturating_add(p.bytes.0))),
-            vendor_processes: u32::try_from(processes.len()).unwrap_or(u32::MAX),
-            ..LedgerCheck::default()
-        };
-        let claims = self.lock().claims_on(&chip.uuid);
-        for claim in claims {
-            match self.usage(&claim) {
-                Ok(usage) => {
-                    for usage in usage.chips.iter().filter(|u| u.uuid == chip.uuid) {
-                        out.ledger.0 = out.ledger.0.saturating_add(usage.used.0);
-                    }
-                }
-                // One claim's ledger must not hide those of the others.
-                Err(error) => {
-                    tracing::warn!(%claim, %error, "a ledger is left out of the comparison");
-                    out.unreadable += 1;
-                }
-            }
-        }
-        Ok(out)
-    }
-
     /// Notes the entries of a claim that is there, and repairs its regions.
     fn take_up(&self, uid: &ClaimUid, entries: &mut Entries) -> Result<(), AgentError> {
         let Some(quota) = QuotaRegion::open(&self.layout, uid)? else { return Ok(()) };
@@ -354,7 +318,11 @@ impl Agent {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Entries> {
         // A panic in between leaves files that `create` and `remove` bring right; going on is safe.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,11 +2,15 @@
 //! interposer works on. Synchronous and thread-safe; it decides nothing about pods and talks to no API.
 
 mod agent;
+mod audit;
+mod breach;
 mod chip;
 mod claim;
 mod error;
 mod file;
+mod kill;
 mod layout;
+pub mod ledger;
 mod locks;
 mod map;
 mod process;
@@ -14,10 +18,15 @@ mod quota;
 mod reader;
 mod report;
 mod usage;
+mod witness;
 
 pub use agent::Agent;
+pub use audit::{Books, ChipAudit, ClaimAudit, Promise};
+pub use breach::{Facts, Judgement, Limits, Verdict, Watch};
 pub use error::AgentError;
+pub use kill::{Offender, Spared};
 pub use reader::{ChipTerms, ClaimReading, Reader};
 pub use report::{
-    Attached, ChipUsage, ClaimRegions, ClaimUsage, ComputeUsage, LedgerCheck, MOST_WITHOUT_SLOT, ReapReport,
+    Attached, ChipUsage, ClaimRegions, ClaimUsage, ComputeUsage, MOST_WITHOUT_SLOT, ReapReport,
 };
+pub use witness::{Evidence, Home};

@@ -24,6 +24,7 @@ pub(crate) struct Processes {
 struct Process {
     pid: u32,
     namespace: Option<u32>,
+    // The low half: that is what owner words have.
     starttime: u32,
 }
 
@@ -53,7 +54,8 @@ impl Processes {
                 let path = entry.path();
                 let Some(inner) = innermost_pid(&path).filter(|pid| wanted.contains(pid)) else { continue };
                 let Some(stat) = Stat::read(&path) else { continue };
-                let process = Process { pid, namespace: namespace(&path), starttime: stat.starttime };
+                let starttime = low_half(stat.starttime);
+                let process = Process { pid, namespace: namespace(&path), starttime };
                 by_pid.entry(inner).or_default().push(process);
             }
             by_pid
@@ -115,14 +117,14 @@ fn held_by(process: &Path) -> Held {
 }
 
 /// A line of `stat`, of a process or a thread.
-struct Stat {
-    ended: bool,
+pub(crate) struct Stat {
+    pub(crate) ended: bool,
     exiting: bool,
-    starttime: u32,
+    pub(crate) starttime: u64,
 }
 
 impl Stat {
-    fn read(path: &Path) -> Option<Self> {
+    pub(crate) fn read(path: &Path) -> Option<Self> {
         let stat = text(&path.join("stat"))?;
         // The second field is the program's name in parentheses and may hold anything; the others count from
         // behind it.
@@ -132,17 +134,21 @@ impl Stat {
         Some(Self {
             ended: matches!(*fields.first()?, "Z" | "X" | "x"),
             exiting: flags & PF_EXITING != 0,
-            starttime: (starttime & 0xffff_ffff) as u32,
+            starttime,
         })
     }
 }
 
-fn namespace(process: &Path) -> Option<u32> {
+fn low_half(starttime: u64) -> u32 {
+    (starttime & 0xffff_ffff) as u32
+}
+
+pub(crate) fn namespace(process: &Path) -> Option<u32> {
     let link = fs::read_link(process.join("ns/pid")).ok()?;
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
-fn innermost_pid(process: &Path) -> Option<u32> {
+pub(crate) fn innermost_pid(process: &Path) -> Option<u32> {
     let status = text(&process.join("status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok()

@@ -105,23 +105,3 @@ pub enum Attached {
     /// policy applied to them.
     Crowded,
 }
-
-/// The ledger of one chip beside the vendor library's numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LedgerCheck {
-    /// Bytes that the ledgers of all claims on the chip add up to.
-    pub ledger: Bytes,
-    /// Bytes that the vendor library adds up to over the chip's processes.
-    pub vendor: Bytes,
-    /// Processes that the vendor library sees on the chip.
-    pub vendor_processes: u32,
-    /// Claims on the chip whose ledger could not be read and is missing in `ledger`.
-    pub unreadable: u32,
-}
-
-impl LedgerCheck {
-    /// Bytes that the vendor library sees beyond the ledger: overhead of contexts and modules, or a bypass.
-    pub fn unaccounted(&self) -> Bytes {
-        Bytes(self.vendor.0.saturating_sub(self.ledger.0))
-    }
-}

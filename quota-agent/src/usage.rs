@@ -14,10 +14,11 @@ use vnpu_quota_abi::usage::{
     USAGE_DEVICE_SIZE, USAGE_DEVICES_OFFSET, UsageDevice, slot_stride, slots_offset, usage_size,
 };
 use vnpu_quota_abi::view::UsageView;
-use vnpu_quota_abi::{SLOT_COUNT, ledger};
+use vnpu_quota_abi::{SLOT_COUNT, ledger as abi_ledger};
 
 use crate::file::{self, SharedFile};
 use crate::layout::{Layout, make_dir};
+use crate::ledger::Cell;
 use crate::locks;
 use crate::map::{Copy, invalid};
 use crate::quota::QuotaRegion;
@@ -83,6 +84,16 @@ pub(crate) struct Suspect {
     pub(crate) slot: usize,
     pub(crate) owner: u64,
     pub(crate) namespace: u32,
+}
+
+/// What a slot that somebody has says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SlotReading {
+    pub(crate) slot: usize,
+    pub(crate) owner: u64,
+    pub(crate) namespace: u32,
+    /// Chip by chip, in the region's order.
+    pub(crate) cells: Vec<Cell>,
 }
 
 /// An open usage region.
@@ -174,6 +185,45 @@ impl UsageRegion {
         Ok((live, suspects))
     }
 
+    /// All slots that somebody has, with what they say.
+    pub(crate) fn slots(&self) -> Result<Vec<SlotReading>, AgentError> {
+        self.read(|view| {
+            let slots = (0..view.capacity()).filter_map(|slot| {
+                let head = view.head(slot)?;
+                let owner = head.owner.load(Ordering::Relaxed);
+                let cells = (0..view.devices()).filter_map(|device| {
+                    let cell = view.cell(slot, device)?;
+                    let reserved = cell.reserved.load(Ordering::Relaxed);
+                    Some(Cell { committed: cell.committed.load(Ordering::Relaxed), reserved })
+                });
+                let namespace = head.pidns_inode.load(Ordering::Relaxed);
+                (owner != FREE).then(|| SlotReading { slot, owner, namespace, cells: cells.collect() })
+            });
+            slots.collect()
+        })
+    }
+
+    /// Puts overhead on a slot, if `owner` still has it. One that is given up between the look and the write leaves
+    /// it to the slot's next owner for one round.
+    pub(crate) fn put_overhead(
+        &self,
+        slot: usize,
+        owner: u64,
+        device: usize,
+        overhead: Bytes,
+    ) -> Result<(), AgentError> {
+        let offset = slots_offset(self.expected.devices) + slot * slot_stride(self.expected.devices);
+        let cell = offset + SLOT_HEAD_SIZE + device * SLOT_CELL_SIZE + offset_of!(SlotCell, overhead);
+        if slot >= usize::from(SLOT_COUNT) || device >= usize::from(self.expected.devices) {
+            return Ok(());
+        }
+        let stands = word(&self.file.read(offset + offset_of!(SlotHead, owner), 8)?, 0) == owner;
+        if stands && word(&self.file.read(cell, 8)?, 0) != overhead.0 {
+            self.file.write(cell, &overhead.0.to_ne_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Gives back the slots of `dead`, into `report`. Each is looked at again under its lock: what has another
     /// owner by now is not what was found dead.
     pub(crate) fn bury(&self, dead: &[Suspect], report: &mut ReapReport) -> Result<(), AgentError> {
@@ -228,7 +278,7 @@ impl UsageRegion {
     pub(crate) fn chips(&self, chips: Vec<(DeviceUuid, QuotaValues)>) -> Result<Vec<ChipUsage>, AgentError> {
         self.read(|view| {
             let of = |(i, (uuid, values)): (usize, (_, QuotaValues))| {
-                let sum = ledger::sum(view, i);
+                let sum = abi_ledger::sum(view, i);
                 let counters = view.device(i);
                 ChipUsage {
                     uuid,

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use support::{kill, map, mode, process_with_slot, shares, uid};
-use vnpu_driver::hardware::{Chip, Health, ProcessMemory, ProcessView};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
 use vnpu_quota_abi::SLOT_COUNT;
@@ -200,41 +199,6 @@ fn shares_that_name_no_chip_or_one_twice_are_refused() {
     let agent = Agent::open(dir.path()).unwrap();
     assert_eq!(agent.create(&shares(1, &[])).unwrap_err().reason(), "region_bad_shares");
     assert_eq!(agent.create(&shares(1, &[("A", 1), ("A", 1)])).unwrap_err().reason(), "region_bad_shares");
-}
-
-#[test]
-fn the_ledger_is_compared_with_the_vendors_numbers() {
-    struct View(Vec<ProcessMemory>);
-    impl ProcessView for View {
-        fn processes(&self, _: &Chip) -> Result<Vec<ProcessMemory>, String> {
-            Ok(self.0.clone())
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::open(dir.path()).unwrap();
-    let usage = agent.create(&shares(1, &[("A", 4)])).unwrap().usage;
-    let pid = process_with_slot(&usage, 0, 1000);
-    let chip = Chip {
-        card: 0,
-        die: 0,
-        uuid: DeviceUuid::new("A").unwrap(),
-        module: None,
-        model: String::new(),
-        product_name: String::new(),
-        memory: Bytes::gib(64),
-        phys_id: 3,
-        pci: None,
-        numa_node: None,
-        pcie_root: None,
-        health: Health::Healthy,
-    };
-    let check = agent.check(&chip, &View(vec![ProcessMemory { pid: 1, bytes: Bytes(1600) }])).unwrap();
-    assert_eq!((check.ledger, check.unaccounted(), check.vendor_processes), (Bytes(1000), Bytes(600), 1));
-    let other = agent.create(&shares(2, &[("A", 4)])).unwrap().usage;
-    fs::File::options().write(true).open(&other).unwrap().set_len(100).unwrap();
-    let check = agent.check(&chip, &View(vec![])).unwrap();
-    assert_eq!((check.ledger, check.unreadable), (Bytes(1000), 1), "one claim does not hide the other");
-    kill(pid);
 }
 
 #[test]

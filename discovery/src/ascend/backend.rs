@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vnpu_driver::hardware::{Chip, Inventory, ProcessMemory, ProcessView, Vendor, VendorEdits};
+use vnpu_driver::hardware::{Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Vendor, VendorEdits};
 use vnpu_driver::quantity::Bytes;
 
 use super::dcmi::{Dcmi, Refusal, Slot};
@@ -117,10 +117,11 @@ impl Backend for Ascend {
 }
 
 impl ProcessView for Ascend {
-    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, String> {
+    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError> {
+        let failed = ProcessError::Failed;
         let function = "dcmi_get_device_resource_info";
-        let slot = slot(chip).ok_or_else(|| format!("{} is no DCMI slot", chip.name()))?;
-        let worker = self.worker().map_err(|error| error.to_string())?;
+        let slot = slot(chip).ok_or_else(|| failed(format!("{} is no DCMI slot", chip.name())))?;
+        let worker = self.worker().map_err(|error| failed(error.to_string()))?;
         let key = CallKey { function, slot: Some(slot) };
         match worker.call(key, move |library| library.processes(slot)) {
             Ok(Ok(list)) => Ok(list
@@ -131,10 +132,12 @@ impl ProcessView for Ascend {
                 })
                 .collect()),
             Ok(Err(Refusal::Code(code))) => {
-                Err(format!("{function} on {} failed with {code}{}", chip.name(), explain(code)))
+                Err(failed(format!("{function} on {} failed with {code}{}", chip.name(), explain(code))))
             }
-            Ok(Err(Refusal::Absent)) => Err(format!("the library has no {function}")),
-            Err(_) => Err(format!("{function} on {} does not return", chip.name())),
+            Ok(Err(Refusal::Absent)) => {
+                Err(ProcessError::Unsupported(format!("the library has no {function}")))
+            }
+            Err(_) => Err(failed(format!("{function} on {} does not return", chip.name()))),
         }
     }
 }

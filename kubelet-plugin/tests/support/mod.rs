@@ -5,7 +5,7 @@
 pub mod api;
 pub mod process;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +13,8 @@ use tokio::sync::{SetOnce, watch};
 use tokio_util::task::TaskTracker;
 use vnpu_discovery::{Backend, DiscoveryError};
 use vnpu_driver::hardware::{
-    Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessMemory, ProcessView, Vendor,
-    VendorEdits,
+    Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessError, ProcessMemory,
+    ProcessView, Vendor, VendorEdits,
 };
 use vnpu_driver::id::{DeviceUuid, NodeName};
 use vnpu_driver::quantity::Bytes;
@@ -35,6 +35,8 @@ pub const POOL: &str = "node-1/ascend";
 /// Hardware that is what the test says.
 pub struct FakeHardware {
     pub inventory: Mutex<Inventory>,
+    /// Processes on each chip that has some.
+    pub processes: Mutex<BTreeMap<DeviceUuid, Vec<ProcessMemory>>>,
 }
 
 impl FakeHardware {
@@ -50,6 +52,7 @@ impl FakeHardware {
                 superpod: None,
                 problems: Vec::new(),
             }),
+            processes: Mutex::default(),
         })
     }
 }
@@ -72,8 +75,8 @@ fn chip(card: u32, die: u32) -> Chip {
 }
 
 impl ProcessView for FakeHardware {
-    fn processes(&self, _: &Chip) -> Result<Vec<ProcessMemory>, String> {
-        Ok(Vec::new())
+    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError> {
+        Ok(self.processes.lock().unwrap().get(&chip.uuid).cloned().unwrap_or_default())
     }
 }
 
