@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 128] = [
+const EXPORTS: [&str; 130] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -40,6 +40,7 @@ const EXPORTS: [&str; 128] = [
     "aclrtFreePhysicalImpl",
     "aclrtFreeWithDevSyncImpl",
     "aclrtGetMemInfoImpl",
+    "aclrtGetMemUsageInfoImpl",
     "aclrtLaunchKernelImpl",
     "aclrtLaunchKernelV2Impl",
     "aclrtLaunchKernelWithArgsArrayImpl",
@@ -127,6 +128,7 @@ const EXPORTS: [&str; 128] = [
     "rtFree",
     "rtFreePhysical",
     "rtFreeWithDevSync",
+    "rtGetMemUsageInfo",
     "rtKernelLaunch",
     "rtKernelLaunchWithFlag",
     "rtKernelLaunchWithFlagV2",

@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use machine::{Cann, fields};
@@ -119,6 +119,41 @@ fn a_call_that_passes_two_layers_is_charged_once() {
                 assert_eq!(ledger, chip, "{told}: the ledger says what the chip's own books say");
             }
         }
+    }
+}
+
+#[test]
+fn what_components_use_is_the_claims_and_not_the_neighbours() {
+    let world = World::new(GIB, 10);
+    let _neighbour = Neighbour::start(&mut world.machine.command(&["hold", "--bytes", "3Gi"]));
+    for cann in Cann::ALL {
+        for via in ["dlsym", "link", "rt", "rt-link"] {
+            let out = output(&mut world.command(cann, &["usage", "--via", via, "--bytes", "100Mi"]));
+            let told = format!("{cann:?} {via}: {out}");
+            let usage = fields(out.lines().nth(1).unwrap());
+            assert_eq!((&*usage["current"], &*usage["peak"]), ("104857600", "1073741824"), "{told}");
+        }
+    }
+}
+
+/// A process that stays until the test is done with it, however the test ends.
+struct Neighbour(Child);
+
+impl Neighbour {
+    /// Started, and at work: it has said its first line.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new());
+        let neighbour = Self(child);
+        assert!(said.unwrap() > 0, "the neighbour ended before it began");
+        neighbour
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

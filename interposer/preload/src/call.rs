@@ -212,6 +212,56 @@ pub(crate) fn total(vendor: Vendor, real: impl Fn() -> i32, total: *mut usize, d
     })
 }
 
+/// What one component of a program has, as `aclrtMemUsageInfo` says it.
+#[repr(C)]
+pub(crate) struct Component {
+    name: [u8; 32],
+    current: u64,
+    peak: u64,
+    reserved: [usize; 8],
+}
+
+/// A question for the memory of each component on a device, largest first: together they have what the claims use at
+/// most, and none ever had more than the quota. Whether the vendor counts the process or the whole chip is unverified.
+pub(crate) fn components(
+    vendor: Vendor,
+    real: impl Fn() -> i32,
+    list: *mut c_void,
+    room: usize,
+    count: *const usize,
+    device: i32,
+) -> i32 {
+    let code = real();
+    let Some(_inside) = Inside::enter() else { return code };
+    if code != 0 || list.is_null() || count.is_null() {
+        return code;
+    }
+    let _errno = Errno::save();
+    let (mut free, mut total) = (0, 0);
+    let limited = match core_library::get() {
+        // SAFETY: our own places.
+        Core::Loaded(core) => unsafe {
+            (core.memory_info)(vendor as u32, device, &raw mut free, &raw mut total) != 0
+        },
+        Core::Missing => true,
+        Core::NotNeeded => false,
+    };
+    if !limited {
+        return code;
+    }
+    let mut left = total.saturating_sub(free) as u64;
+    // SAFETY: the vendor's function succeeded with this pointer.
+    let written = unsafe { *count }.min(room);
+    for index in 0..written {
+        // SAFETY: the program gives room for so many, and the vendor's function has written them.
+        let component = unsafe { &mut *list.cast::<Component>().add(index) };
+        component.current = component.current.min(left);
+        component.peak = component.peak.min(total as u64);
+        left -= component.current;
+    }
+    code
+}
+
 /// A launch of work on `stream`: it waits here until the claim's compute quota allows it, then it is the vendor's
 /// business alone. Whether it succeeds is not asked: what it took is measured, not assumed.
 pub(crate) fn launch(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {

@@ -120,6 +120,37 @@ impl Api {
         Ok(memory)
     }
 
+    /// Current and greatest bytes of the components on the device.
+    pub fn components(&self) -> Result<(u64, u64), Refused> {
+        let mut components: [Component; 4] = Default::default();
+        let mut count = 0usize;
+        let (list, room) = (components.as_mut_ptr(), components.len());
+        type L = *mut Component;
+        if self.runtime {
+            call!(
+                self,
+                "rtGetMemUsageInfo",
+                (u32, L, usize, *mut usize),
+                self.device as u32,
+                list,
+                room,
+                &mut count
+            )?;
+        } else {
+            call!(
+                self,
+                "aclrtGetMemUsageInfo",
+                (i32, L, usize, *mut usize),
+                self.device,
+                list,
+                room,
+                &mut count
+            )?;
+        }
+        let found = components.iter().take(count);
+        Ok(found.fold((0, 0), |(current, peak), c| (current + c.current, peak + c.peak)))
+    }
+
     pub fn allocate(&mut self, kind: &str, bytes: usize) -> Result<*mut c_void, Refused> {
         let mut pointer = null_mut();
         let to: Out = &mut pointer;
@@ -381,6 +412,16 @@ impl Api {
 
 /// Between two launches of a program that has something else to do.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// `aclrtMemUsageInfo`.
+#[repr(C)]
+#[derive(Default)]
+struct Component {
+    name: [u8; 32],
+    current: u64,
+    peak: u64,
+    reserved: [usize; 8],
+}
 
 /// `aclrtPhysicalMemProp`.
 #[repr(C)]

@@ -14,6 +14,7 @@ const USAGE: &str =
   info    memory and physical id of every visible device
   fill    allocate chunks until refused (then smaller ones down to 2Mi), free all, and again
   hold    allocate --bytes, hold for --seconds (for ever without)
+  usage   allocate --bytes, and say what the components have
   loop    allocate --bytes and free, --count times
   crash   allocate --bytes, then SIGKILL itself
   fork    allocate --bytes, fork, allocate in the child too, exit the child, go on
@@ -154,6 +155,12 @@ fn act(options: &Options, mut api: Api) -> Result<(), Refused> {
             take(options, &mut api)?;
             // SAFETY: raise takes a signal number; SIGKILL ends this process.
             unsafe { libc::raise(libc::SIGKILL) };
+            Ok(())
+        }
+        "usage" => {
+            take(options, &mut api)?;
+            let (current, peak) = api.components()?;
+            say(&format!("usage current={current} peak={peak}"));
             Ok(())
         }
         "fork" => fork(options, &mut api),

@@ -13,7 +13,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
 
-use crate::call::{Wish, alloc, attach, close, free, info, launch, reset};
+use crate::call::{Wish, alloc, attach, close, components, free, info, launch, reset};
 
 const VENDOR: Vendor = Vendor::Ascend;
 
@@ -110,6 +110,7 @@ hooks! {
     free aclrtFreePhysicalImpl(handle: Opaque) => handle, KeyKind::Handle;
     free aclrtMemPoolFreeAsyncImpl(pointer: Opaque, stream: Opaque) => pointer, KeyKind::Address;
     info aclrtGetMemInfoImpl(attr: u32, free: *mut usize, total: *mut usize) => free, total;
+    components aclrtGetMemUsageInfoImpl(device: i32, list: Opaque, room: usize, count: *mut usize) => list, room, count, device;
     attach aclrtSetDeviceImpl(device: i32) => ;
     reset aclrtResetDeviceImpl(device: i32) => device;
     reset aclrtResetDeviceForceImpl(device: i32) => device;
@@ -144,6 +145,7 @@ hooks! {
     info rtMemGetInfo(free: *mut usize, total: *mut usize) => free, total;
     info rtMemGetInfoEx(kind: u32, free: *mut usize, total: *mut usize) => free, total;
     info rtsMemGetInfo(kind: u32, free: *mut usize, total: *mut usize) => free, total;
+    components rtGetMemUsageInfo(device: u32, list: Opaque, room: usize, count: *mut usize) => list, room, count, device as i32;
     attach rtSetDevice(device: i32) => ;
     attach rtsSetDevice(device: i32) => ;
     reset rtDeviceReset(device: i32) => device;
