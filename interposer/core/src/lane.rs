@@ -8,7 +8,7 @@
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,12 +16,11 @@ use vnpu_quota_abi::device::ChipTable;
 use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
 use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::usage::UsageDevice;
-use vnpu_quota_abi::view::DeviceView;
 
+use crate::chip_region::ChipRegion;
+use crate::clock;
 use crate::events::{Event, Events, Site};
-use crate::map::{File, Region};
 use crate::streams::Streams;
-use crate::{clock, log};
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
 const PATIENCE: u64 = 2_000_000_000;
@@ -34,7 +33,7 @@ const STEP: Duration = Duration::from_micros(20);
 
 /// The claim's way to one chip.
 pub(crate) struct Lane {
-    chip: DeviceView,
+    chip: ChipRegion,
     /// Launches that need not ask. Negative while nobody may.
     allowed: AtomicI64,
     streams: Streams,
@@ -44,12 +43,9 @@ pub(crate) struct Lane {
     counts: Counts,
     /// What the program's thread had current when it launched last, for the helper thread; [`NOWHERE`] while unknown.
     site: AtomicUsize,
-    file: File,
-    path: PathBuf,
-    _region: Region,
 }
 
-// SAFETY: `inner` is reached through a `Turn` only, of which there is one at a time; the rest are atomics and a view
+// SAFETY: `inner` is reached through a `Turn` only, of which there is one at a time; the rest are atomics and views
 // of atomics.
 unsafe impl Sync for Lane {}
 // SAFETY: as above; nothing in it belongs to a thread.
@@ -106,9 +102,7 @@ impl Drop for Turn<'_> {
 impl Lane {
     /// Opens the chip's region at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path, true)?;
-        let region = Region::map(&file, true)?;
-        let chip = DeviceView::open(region.mapping()).map_err(|e| e.words().to_owned())?;
+        let chip = ChipRegion::open(path)?;
         let inner = Inner {
             gate: Gate::new(Tuning::DEFAULT),
             granted: 0,
@@ -125,9 +119,6 @@ impl Lane {
             inner: UnsafeCell::new(inner),
             counts: Counts::default(),
             site: AtomicUsize::new(NOWHERE),
-            file,
-            path: path.to_owned(),
-            _region: region,
         })
     }
 
@@ -147,7 +138,7 @@ impl Lane {
         let mut now = begun;
         loop {
             let wait = match self.take_turn() {
-                Some(mut turn) => match terms().filter(|_| self.is_whole()) {
+                Some(mut turn) => match terms().filter(|_| self.chip.now().is_whole()) {
                     Some(terms) => events.relaxed(|| self.decide(&mut turn, stream, events, &terms, now)),
                     // Compute fails open.
                     None => None,
@@ -173,7 +164,7 @@ impl Lane {
         let now = clock::now();
         // A thread that decides does all that we would.
         let Some(mut turn) = self.take_turn() else { return Some(now + 500_000) };
-        if !self.is_whole() {
+        if !self.chip.now().is_whole() {
             return None;
         }
         // Not before the turn: whoever destroys a context has it, and forgets the site with it.
@@ -188,7 +179,7 @@ impl Lane {
         }
         for _ in 0..4 {
             lane.collect(&self.chip, events, terms, clock::now());
-            match lane.gate.look(&self.chip, terms, clock::now()) {
+            match lane.gate.look(&self.chip.now(), terms, clock::now()) {
                 Answer::Mark => lane.mark(&self.streams, events),
                 Answer::Wait(until) => return Some(until),
                 Answer::Go(_) => return Some(now),
@@ -220,7 +211,7 @@ impl Lane {
             lane.settle(&self.allowed, clock::now(), false);
             lane.streams_are_gone(&self.streams);
             self.site.store(NOWHERE, Ordering::Relaxed);
-            lane.gate.abandon(&self.chip);
+            lane.gate.abandon(&self.chip.now());
             self.wake();
         }
     }
@@ -263,27 +254,6 @@ impl Lane {
         }
     }
 
-    /// Whether the chip's region can be touched. Every claim on the chip can write the file, so every one can cut it;
-    /// asked before each decision, since an access behind the end would kill this process.
-    fn is_whole(&self) -> bool {
-        let again = || {
-            self.file.reopen(&self.path)?;
-            self.file.is_whole()
-        };
-        // Where it cannot be opened again, it cannot be asked either.
-        let whole = self.file.is_whole().or_else(again).unwrap_or(true);
-        if !whole {
-            log::once(
-                log::Kind::Cut,
-                &format!(
-                    "{}: it was cut short by a neighbour; compute is not limited until it is repaired",
-                    self.path.display()
-                ),
-            );
-        }
-        whole
-    }
-
     fn take_turn(&self) -> Option<Turn<'_>> {
         self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Turn(self))
     }
@@ -303,7 +273,7 @@ impl Lane {
         let mut now = now;
         loop {
             lane.collect(&self.chip, events, terms, now);
-            let answer = lane.gate.ask(&self.chip, terms, now);
+            let answer = lane.gate.ask(&self.chip.now(), terms, now);
             if held && !lane.gate.holds() {
                 self.wake();
             }
@@ -336,13 +306,13 @@ impl Lane {
             while clock::now() < until {
                 std::thread::yield_now();
             }
-        } else if let Some(word) = self.chip.lease() {
+        } else if let Some(word) = self.chip.now().lease() {
             clock::wait_for_change(word, word.load(Ordering::Relaxed), length);
         }
     }
 
     fn wake(&self) {
-        if let Some(word) = self.chip.lease() {
+        if let Some(word) = self.chip.now().lease() {
             clock::wake_all(word);
         }
     }
@@ -362,7 +332,7 @@ impl Inner {
     }
 
     /// Tells the gate of the marks that are finished.
-    fn collect<C: ChipTable>(&mut self, chip: &C, events: &Events, terms: &Terms, now: u64) {
+    fn collect(&mut self, chip: &ChipRegion, events: &Events, terms: &Terms, now: u64) {
         while let Some(mark) = self.marks.front() {
             if !mark.iter().all(|event| events.is_finished(*event)) {
                 return;
@@ -380,7 +350,7 @@ impl Inner {
                 elapsed += since;
                 self.spare.extend(self.last.replace(event));
             }
-            self.gate.finished(chip, terms, now, elapsed);
+            self.gate.finished(&chip.now(), terms, now, elapsed);
         }
     }
 
