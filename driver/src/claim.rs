@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{ClaimUid, InvalidId, RequestName};
+use crate::live::Wishes;
 
 /// A request as allocation results and configuration name it: `main`, or `main/sub` for the alternative of a
 /// `firstAvailable` that was chosen.
@@ -141,6 +142,8 @@ pub struct Claim {
     pub results: Vec<AllocationResult>,
     /// The allocation's opaque configurations for this driver, in the allocation's order.
     pub configs: Vec<OpaqueConfig>,
+    /// What its annotations ask for.
+    pub wishes: Wishes,
 }
 
 impl Claim {

@@ -10,6 +10,7 @@ pub mod degrade;
 mod fixtures;
 pub mod hardware;
 pub mod id;
+pub mod live;
 pub mod order;
 pub mod plan;
 pub mod planner;

@@ -1,9 +1,12 @@
 //! From a ResourceClaim object to the driver's view of it: only what this driver was given.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::resource::v1 as api;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::claim::{AllocationResult, Claim, ConfigSource, Consumer, OpaqueConfig, RequestRef};
 use vnpu_driver::id::{ClaimUid, InvalidId};
+use vnpu_driver::live::Wishes;
 
 /// Why a ResourceClaim cannot be read. The API server would not have let it in, so a retry is no help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +93,7 @@ pub fn read_claim(object: &api::ResourceClaim) -> Result<Claim, ClaimError> {
         reserved_for,
         results,
         configs,
+        wishes: Wishes::of(object.metadata.annotations.as_ref().unwrap_or(&BTreeMap::new())),
         namespace,
         name,
     })

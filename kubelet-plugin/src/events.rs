@@ -1,5 +1,5 @@
-//! Events on pods whose claims are refused, so that the reason stands where the user looks. Best effort: an
-//! event that cannot be written is logged, and the kubelet's own event carries the same text.
+//! Events on pods whose claims are refused, and on claims whose quotas change, so that what happened stands where the
+//! user looks. Best effort: an event that cannot be written is logged.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::claim::Claim;
 use vnpu_driver::id::NodeName;
+use vnpu_driver::live::WishProblem;
 
 use crate::error::OperationError;
 
@@ -31,7 +33,14 @@ pub struct Events {
     node: NodeName,
     client: Arc<SetOnce<Client>>,
     tasks: TaskTracker,
-    recent: Arc<Mutex<HashMap<(String, &'static str), Instant>>>,
+    recent: Arc<Mutex<HashMap<(String, String), Instant>>>,
+}
+
+/// Whether something is wrong.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Normal,
+    Warning,
 }
 
 impl Events {
@@ -46,25 +55,33 @@ impl Events {
         if !self.first(claim.uid.as_str(), reason) {
             return;
         }
-        let text: String = error.to_string().chars().take(LONGEST).collect();
+        let text = error.to_string();
         for pod in claim.reserved_for.iter().filter(|c| c.is_pod()) {
-            let involved = ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(claim.namespace.clone()),
-                name: Some(pod.name.clone()),
-                uid: Some(pod.uid.clone()),
-                ..ObjectReference::default()
-            };
-            self.send(claim.namespace.clone(), involved, reason, text.clone());
+            let involved = pod_reference(&claim.namespace, &pod.name, &pod.uid);
+            self.send(involved, Kind::Warning, "DeviceRefused", format!("{text} ({reason})"));
         }
     }
 
-    fn first(&self, claim: &str, reason: &'static str) -> bool {
+    /// Tells a claim that its quota is another one now.
+    pub fn quota_changed(&self, claim: &ResourceClaim, text: &str) {
+        // Also if it is the same as an hour ago: it was changed again.
+        self.send(claim_reference(claim), Kind::Normal, "QuotaChanged", text.to_owned());
+    }
+
+    /// Tells a claim which of its annotations is not followed, and why.
+    pub fn quota_not_changed(&self, claim: &ResourceClaim, problem: &WishProblem) {
+        let text = problem.to_string();
+        if self.first(claim.metadata.uid.as_deref().unwrap_or_default(), &text) {
+            let text = format!("{text} ({})", problem.reason());
+            self.send(claim_reference(claim), Kind::Warning, "QuotaNotChanged", text);
+        }
+    }
+
+    fn first(&self, claim: &str, reason: &str) -> bool {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|_, at| at.elapsed() < QUIET);
         // One that is held back does not begin the silence anew: a pod that is tried again for hours says so.
-        match recent.entry((claim.to_owned(), reason)) {
+        match recent.entry((claim.to_owned(), reason.to_owned())) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
                 place.insert(Instant::now());
@@ -73,22 +90,29 @@ impl Events {
         }
     }
 
-    fn send(&self, namespace: String, involved: ObjectReference, reason: &'static str, text: String) {
+    fn send(&self, involved: ObjectReference, kind: Kind, reason: &'static str, text: String) {
+        let namespace = involved.namespace.clone().unwrap_or_default();
         let now = Time(Timestamp::now());
         let event = Event {
             metadata: ObjectMeta {
                 // The API server makes the name; the prefix is cut to leave room for it.
                 generate_name: Some(format!(
                     "{}.",
-                    involved.name.as_deref().unwrap_or("pod").chars().take(200).collect::<String>()
+                    involved.name.as_deref().unwrap_or("object").chars().take(200).collect::<String>()
                 )),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
             involved_object: involved,
-            type_: Some("Warning".to_owned()),
-            reason: Some("DeviceRefused".to_owned()),
-            message: Some(format!("{text} ({reason})")),
+            type_: Some(
+                match kind {
+                    Kind::Normal => "Normal",
+                    Kind::Warning => "Warning",
+                }
+                .to_owned(),
+            ),
+            reason: Some(reason.to_owned()),
+            message: Some(text.chars().take(LONGEST).collect()),
             source: Some(EventSource {
                 component: Some(DRIVER_NAME.to_owned()),
                 host: Some(self.node.to_string()),
@@ -105,6 +129,28 @@ impl Events {
                 tracing::warn!(%error, namespace, "an event could not be written");
             }
         });
+    }
+}
+
+fn pod_reference(namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+fn claim_reference(claim: &ResourceClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("resource.k8s.io/v1".to_owned()),
+        kind: Some("ResourceClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        ..ObjectReference::default()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod failpoints;
 pub mod hardware;
 pub mod keyed;
 pub mod kubeapi;
+pub mod live;
 pub mod materials;
 pub mod metrics;
 pub mod node;

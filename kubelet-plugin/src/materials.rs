@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use vnpu_cdi::{CdiDir, CdiError, ContainerEdits, Device, DeviceNode, Mount, Spec, qualified_name};
 use vnpu_discovery::{Backend, DiscoveryError};
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_driver::live::{self, Wishes};
 use vnpu_driver::prepare::{PlannedResult, PreparePlan};
 use vnpu_quota_agent::{Agent, AgentError, ClaimRegions};
 
@@ -183,15 +184,30 @@ impl Materials {
         CdiDir::open(&self.cdi_dir, CDI_KIND)
     }
 
-    /// Makes regions and CDI file of `plan`, in this order, for the chips' numbers of now.
+    /// Makes regions and CDI file of `plan`, in this order, for the chips' numbers of now. The quotas are what the
+    /// claim's annotations ask for; where these are not known, those that are in force already.
     ///
     /// # Errors
     /// Whatever cannot be made; a repetition goes on from what is there.
-    pub fn make(&self, plan: &PreparePlan, seen: &Inventories) -> Result<(), MaterialError> {
+    pub fn make(
+        &self,
+        plan: &PreparePlan,
+        seen: &Inventories,
+        wishes: Option<&Wishes>,
+    ) -> Result<(), MaterialError> {
         let regions = if plan.interposed() {
             self.check_interposer()?;
             self.write_preload_file()?;
-            Some(self.agent()?.create(&seen.renumbered(plan).shares)?)
+            let (agent, plan) = (self.agent()?, seen.renumbered(plan));
+            let shares = match wishes {
+                Some(wishes) => live::effective(&plan, wishes, None).0,
+                None => match agent.shares(&plan.claim) {
+                    Ok(Some(now)) => live::kept(&plan, &now),
+                    // Those that cannot be read are made anew.
+                    Ok(None) | Err(_) => plan.shares,
+                },
+            };
+            Some(agent.create(&shares)?)
         } else {
             None
         };

@@ -94,6 +94,8 @@ pub struct Metrics {
     pub reaped: Counter,
     /// Memory quota.
     pub quota_bytes: Family<ClaimChip, Gauge>,
+    /// Compute quota.
+    pub quota_percent: Family<ClaimChip, Gauge>,
     /// Memory in use, by the ledger.
     pub used_bytes: Family<ClaimChip, Gauge>,
     /// Allocations refused because of the quota.
@@ -133,6 +135,7 @@ impl Metrics {
             slices_complete: Gauge::default(),
             reaped: Counter::default(),
             quota_bytes: Family::default(),
+            quota_percent: Family::default(),
             used_bytes: Family::default(),
             denied: Family::default(),
             denied_without_slot: Family::default(),
@@ -168,6 +171,11 @@ impl Metrics {
     fn register_usage(&self, registry: &mut Registry) {
         let per_chip = [
             ("vnpu_claim_memory_quota_bytes", "Memory quota per claim and chip", &self.quota_bytes),
+            (
+                "vnpu_claim_compute_quota_percent",
+                "Compute quota per claim and chip, in percent of the chip",
+                &self.quota_percent,
+            ),
             ("vnpu_claim_memory_used_bytes", "Memory in use per claim and chip", &self.used_bytes),
             (
                 "vnpu_claim_allocations_denied",
@@ -236,6 +244,7 @@ impl Metrics {
         for label in labels {
             for family in [
                 &self.quota_bytes,
+                &self.quota_percent,
                 &self.used_bytes,
                 &self.denied,
                 &self.denied_without_slot,
@@ -270,6 +279,7 @@ impl Metrics {
             };
             for (family, value) in [
                 (&self.quota_bytes, chip.quota.0),
+                (&self.quota_percent, chip.cores.0.into()),
                 (&self.used_bytes, chip.used.0),
                 (&self.denied, chip.denied),
                 (&self.denied_without_slot, chip.denied_without_slot),

@@ -14,6 +14,7 @@ use crate::checkpoint::{Session, Store, StoreError};
 use crate::events::Events;
 use crate::hardware::{Inventories, Seen};
 use crate::keyed::KeyedLocks;
+use crate::live::Live;
 use crate::materials::Materials;
 use crate::metrics::Metrics;
 
@@ -36,6 +37,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// Events on pods.
     pub events: Events,
+    /// Claims whose annotations are followed at once.
+    pub live: Live,
     /// One operation per claim.
     pub locks: KeyedLocks<ClaimUid>,
     /// So many claims are prepared at once.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vnpu_driver::claim::Claim;
 use vnpu_driver::id::ClaimUid;
+use vnpu_driver::live::Wishes;
 use vnpu_driver::prepare::{PreparePlan, check_after_tombstone, plan_prepare};
 use vnpu_driver::record::{ClaimState, Event, PrepareStep, next_prepare};
 use vnpu_kube_types::claim::read_claim;
@@ -149,7 +150,7 @@ fn decide_and_make(
         Ok::<_, OperationError>((Event::PrepareStarted { plan: plan.clone() }, plan))
     })?;
     crash_at!("prepare.started.after");
-    if let Err(error) = make_and_complete(node, session, &plan, seen) {
+    if let Err(error) = make_and_complete(node, session, &plan, seen, &claim.wishes) {
         // Somebody else's failed flush came between ours and this answer. What was set back is as on the disk.
         let set_back = matches!(error, OperationError::Store(StoreError::SetBack { .. }));
         if set_back && matches!(node.store.state(uid), Some(ClaimState::PrepareCompleted(_))) {
@@ -166,8 +167,9 @@ fn make_and_complete(
     session: &Session,
     plan: &PreparePlan,
     seen: &Inventories,
+    wishes: &Wishes,
 ) -> Result<(), OperationError> {
-    node.materials.make(plan, seen)?;
+    node.materials.make(plan, seen, Some(wishes))?;
     crash_at!("prepare.completed.before");
     session.blocking_write(Event::PrepareCompleted { plan: plan.clone() })?;
     crash_at!("prepare.completed.after");
@@ -205,7 +207,7 @@ pub async fn undo(node: &Arc<Node>, session: &Session, claim: &ClaimUid) -> Resu
     work(session, move || remove(&materials, &claim)).await
 }
 
-/// Makes regions and CDI file of a plan.
+/// Makes regions and CDI file of a plan, with the quotas that are in force already.
 ///
 /// # Errors
 /// What cannot be made.
@@ -216,7 +218,7 @@ pub async fn make(
     seen: &Arc<Inventories>,
 ) -> Result<(), OperationError> {
     let (materials, plan, seen) = (Arc::clone(&node.materials), plan.clone(), Arc::clone(seen));
-    work(session, move || materials.make(&plan, &seen)).await
+    work(session, move || materials.make(&plan, &seen, None)).await
 }
 
 /// Runs `work` on a blocking thread, which keeps the session open to its end, whatever becomes of the caller:

@@ -17,6 +17,7 @@ use vnpu_kube_types::claim::read_claim;
 
 use crate::error::OperationError;
 use crate::kubeapi::ApiError;
+use crate::live;
 use crate::node::{Node, blocking};
 use crate::prepare::{READING, make, mend, undo};
 use crate::status;
@@ -263,6 +264,7 @@ async fn reconcile_one(
     match node.store.state(&plan.claim) {
         Some(ClaimState::PrepareCompleted(plan)) => {
             ensure(node, &plan.claim).await?;
+            live::follow(node, &plan, &object).await;
             unless_stopped(stop, status::write(node, &plan, Some(&object))).await.map_err(|source| {
                 let object = format!("claim {}/{}", plan.namespace, plan.name);
                 ApiError::Call { object, source: Box::new(source) }

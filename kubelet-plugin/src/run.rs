@@ -24,6 +24,7 @@ use crate::events::Events;
 use crate::hardware::Seen;
 use crate::keyed::KeyedLocks;
 use crate::kubeapi;
+use crate::live::{self, Live};
 use crate::materials::Materials;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -229,6 +230,7 @@ async fn open_node(
         client,
         seen,
         metrics,
+        live: Live::default(),
         locks: KeyedLocks::default(),
         limit: tokio::sync::Semaphore::new(concurrency),
         unprepare_limit: tokio::sync::Semaphore::new(concurrency),
@@ -253,6 +255,11 @@ fn start_loops(
     let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.reconcile_period());
     tasks.spawn(async move {
         reconcile::run(worker, period, token).await;
+        Ok(())
+    });
+    let (worker, token) = (Arc::clone(node), stop.clone());
+    tasks.spawn(async move {
+        live::run(worker, token).await;
         Ok(())
     });
     let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.agent_period());

@@ -13,9 +13,11 @@ use vnpu_driver::hardware::Health;
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_driver::record::ClaimState;
+use vnpu_driver::share::ClaimShares;
 use vnpu_kube_types::status::{FIELD_MANAGER, status_current, status_patch};
-use vnpu_quota_agent::Attached;
+use vnpu_quota_agent::{AgentError, Attached};
 
+use crate::live;
 use crate::node::{Node, blocking};
 
 /// A status waits so long: pods that start together are prepared first, and a claim that is given back within
@@ -51,6 +53,7 @@ pub async fn read_and_write(node: &Arc<Node>, plan: &PreparePlan) -> Result<(), 
     let api: Api<ResourceClaim> = Api::namespaced(client, &plan.namespace);
     match api.get_opt(&plan.name).await? {
         Some(claim) if claim.metadata.uid.as_deref() == Some(plan.claim.as_str()) => {
+            live::follow(node, plan, &claim).await;
             write(node, plan, Some(&claim)).await
         }
         // Another claim of that name, or none: nobody reads a status there.
@@ -81,27 +84,37 @@ pub async fn write(
 
 /// What is to be said of a claim now.
 pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus> {
-    let attached = if plan.interposed() { attached(node, plan).await } else { Attachment::Unknown };
     let seen = node.seen.borrow().clone();
+    let mut plan = seen.as_ref().map_or_else(|| plan.clone(), |seen| seen.renumbered(plan));
+    let mut attached = Attachment::Unknown;
+    if plan.interposed()
+        && let Some((told, in_force)) = read_regions(node, &plan).await
+    {
+        attached = told;
+        // A quota may have changed since the claim was prepared.
+        plan.shares = in_force;
+    }
     let health = |uuid: &DeviceUuid| match seen.as_ref().and_then(|s| s.chip(uuid)) {
         Some(chip) => chip.health.clone(),
         None => Health::Unhealthy("the hardware no longer reports it".to_owned()),
     };
-    let numbered = seen.as_ref().map(|seen| seen.renumbered(plan));
-    device_statuses(numbered.as_ref().unwrap_or(plan), |_| attached, health)
+    device_statuses(&plan, |_| attached, health)
 }
 
-async fn attached(node: &Arc<Node>, plan: &PreparePlan) -> Attachment {
-    let Ok(session) = node.session().await else { return Attachment::Unknown };
+async fn read_regions(node: &Arc<Node>, plan: &PreparePlan) -> Option<(Attachment, ClaimShares)> {
+    let session = node.session().await.ok()?;
     let (materials, claim) = (Arc::clone(&node.materials), plan.claim.clone());
     let looked = blocking(move || {
         // Opening the regions cleans up, which another instance must not see.
         let _session = session;
-        materials.agent()?.attached(&claim)
+        let agent = materials.agent()?;
+        Ok::<_, AgentError>((agent.attached(&claim)?, agent.shares(&claim)?))
     });
-    match looked.await {
-        Ok(Attached::True) => Attachment::Attached,
-        Ok(Attached::Crowded) => Attachment::Crowded,
-        Ok(Attached::Unknown) | Err(_) => Attachment::Unknown,
-    }
+    let (attached, shares) = looked.await.ok()?;
+    let attachment = match attached {
+        Attached::True => Attachment::Attached,
+        Attached::Crowded => Attachment::Crowded,
+        Attached::Unknown => Attachment::Unknown,
+    };
+    Some((attachment, shares?))
 }

@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
-use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::ClaimShares;
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::REAPING;
@@ -67,8 +66,15 @@ impl Agent {
     /// # Errors
     /// Unusable shares, regions of the same claim for other chips, a chip with too many claims, I/O.
     pub fn create(&self, shares: &ClaimShares) -> Result<ClaimRegions, AgentError> {
+        self.create_locked(&mut self.lock(), shares)
+    }
+
+    pub(crate) fn create_locked(
+        &self,
+        entries: &mut Entries,
+        shares: &ClaimShares,
+    ) -> Result<ClaimRegions, AgentError> {
         check_shares(shares)?;
-        let mut entries = self.lock();
         let generation = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
@@ -92,7 +98,7 @@ impl Agent {
             numbers.push(entries.pick(&share.uuid, &shares.claim)?);
         }
         for (share, (entry, fresh)) in shares.chips.iter().zip(&numbers) {
-            let others = || self.values_on(&entries, &share.uuid);
+            let others = || self.values_on(entries, &share.uuid);
             chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation, others)?;
             entries.insert(&share.uuid, *entry, &shares.claim);
         }
@@ -175,20 +181,6 @@ impl Agent {
             (_, 0) => Attached::True,
             _ => Attached::Crowded,
         })
-    }
-
-    /// Changes the effective memory quota of one chip in place; attached processes see it at their next
-    /// allocation. What is allocated beyond a lowered quota stays until it is freed.
-    ///
-    /// # Errors
-    /// The claim has no regions or no share of the chip; I/O.
-    pub fn set_memory(&self, claim: &ClaimUid, chip: &DeviceUuid, memory: Bytes) -> Result<(), AgentError> {
-        let _entries = self.lock();
-        if self.open_claim(claim)?.quota.set_memory(chip, memory)? {
-            Ok(())
-        } else {
-            Err(AgentError::UnknownChip { claim: claim.clone(), chip: chip.clone() })
-        }
     }
 
     /// Gives back the slots of dead processes in all claims, and repairs ledgers and chips' regions that a tenant
@@ -287,7 +279,7 @@ impl Agent {
         }
     }
 
-    fn open_claim(&self, claim: &ClaimUid) -> Result<Claim, AgentError> {
+    pub(crate) fn open_claim(&self, claim: &ClaimUid) -> Result<Claim, AgentError> {
         Claim::open(&self.layout, claim)?.ok_or_else(|| AgentError::UnknownClaim(claim.clone()))
     }
 

@@ -29,14 +29,6 @@ pub enum AgentError {
     /// The claim has no regions here.
     #[error("claim {0} has no regions on this node")]
     UnknownClaim(ClaimUid),
-    /// The claim has no share of the chip.
-    #[error("claim {claim} has no share of chip {chip}")]
-    UnknownChip {
-        /// Whose share was looked for.
-        claim: ClaimUid,
-        /// On which chip.
-        chip: DeviceUuid,
-    },
     /// The shares cannot be written into a region.
     #[error("shares of claim {claim} are not usable: {problem}")]
     BadShares {
@@ -65,7 +57,6 @@ impl AgentError {
             Self::Io { .. } => "region_io",
             Self::Invalid { .. } => "region_invalid",
             Self::UnknownClaim(_) => "region_unknown_claim",
-            Self::UnknownChip { .. } => "region_unknown_chip",
             Self::BadShares { .. } => "region_bad_shares",
             Self::Mismatch(_) => "region_mismatch",
             Self::DeviceFull(_) => "region_device_full",

@@ -11,6 +11,7 @@ mod file;
 mod kill;
 mod layout;
 pub mod ledger;
+mod live;
 mod locks;
 mod map;
 mod process;

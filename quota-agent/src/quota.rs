@@ -2,7 +2,7 @@
 //! the claim is and which entries of its chips' regions are its own.
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
 use vnpu_quota_abi::header::Header;
 use vnpu_quota_abi::line::Mode;
@@ -108,6 +108,12 @@ impl QuotaRegion {
         self.chips_by(|entry| Ok(entry.read_unchecked()))
     }
 
+    /// What tenants read: nothing of a chip whose change was never finished.
+    pub(crate) fn chips_in_force(&self) -> Result<Vec<Option<QuotaValues>>, AgentError> {
+        let view = self.view()?;
+        Ok((0..view.devices()).filter_map(|i| view.entry(i)).map(QuotaEntry::try_read).collect())
+    }
+
     /// As [`Self::chips`], beside an agent that may be changing them.
     pub(crate) fn chips_beside_writer(&self) -> Result<Vec<(DeviceUuid, QuotaValues)>, AgentError> {
         let unfinished = || self.file.invalid("a change of it was never finished");
@@ -130,18 +136,6 @@ impl QuotaRegion {
                 Ok((uuid, values))
             })
             .collect()
-    }
-
-    /// Changes the memory quota of `chip`; whether the claim has a share of it.
-    pub(crate) fn set_memory(&self, chip: &DeviceUuid, memory: Bytes) -> Result<bool, AgentError> {
-        let view = self.view()?;
-        for (i, (uuid, values)) in self.chips()?.into_iter().enumerate() {
-            if let (true, Some(entry)) = (uuid == *chip, view.entry(i)) {
-                entry.write(&QuotaValues { memory: memory.0, ..values });
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 
@@ -169,6 +163,25 @@ pub(crate) fn values(chip: &ChipShare, entry: u16) -> QuotaValues {
         flags: closed | overhead,
         share_milli: chip.cores.0.saturating_mul(10),
         memory: chip.memory.0,
+    }
+}
+
+/// The share that a quota entry carries: [`values`] the other way round.
+pub(crate) fn share(uuid: DeviceUuid, values: &QuotaValues) -> ChipShare {
+    let has = |flag| values.flags & flag != 0;
+    ChipShare {
+        uuid,
+        phys_id: values.phys_id,
+        memory: Bytes(values.memory),
+        cores: Percent(values.share_milli / 10),
+        mode: match Mode::from_raw(values.mode) {
+            Mode::Hard => ComputeMode::Hard,
+            Mode::Elastic => ComputeMode::Elastic,
+            Mode::BestEffort => ComputeMode::BestEffort,
+        },
+        priority: values.priority,
+        on_failure: if has(FAIL_CLOSED) { OnFailure::Closed } else { OnFailure::Open },
+        overhead: if has(CHARGE_OVERHEAD) { Overhead::Charge } else { Overhead::Headroom },
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 
 /// Where the regions of one claim are on the host, for the CDI file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct ChipUsage {
     pub phys_id: u32,
     /// The effective memory quota.
     pub quota: Bytes,
+    /// The effective compute quota; 0 stands for none.
+    pub cores: Percent,
     /// Bytes of successful allocations.
     pub used: Bytes,
     /// Bytes of allocations that are being made at this moment.

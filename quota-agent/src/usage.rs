@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::{FREE, REAPING, SLOT_CELL_SIZE, SLOT_HEAD_SIZE, SlotCell, SlotHead, SlotTable};
@@ -284,6 +284,7 @@ impl UsageRegion {
                     uuid,
                     phys_id: values.phys_id,
                     quota: Bytes(values.memory),
+                    cores: Percent(values.share_milli / 10),
                     used: Bytes(sum.committed),
                     reserved: Bytes(sum.reserved),
                     overhead: Bytes(sum.overhead),

@@ -142,8 +142,7 @@ fn a_lowered_quota_is_no_breach_of_what_was_promised() {
     let mut rounds = Rounds::new();
     let usage = rounds.agent.create(&shares(1, &[("A", 4)])).unwrap().usage;
     let pid = process_with_slot(&usage, 0, 4 * GIB);
-    let chip = DeviceUuid::new("A").unwrap();
-    rounds.agent.set_memory(&uid(1), &chip, Bytes(GIB)).unwrap();
+    assert!(rounds.agent.change(&shares(1, &[("A", 1)])).unwrap());
     rounds.promise.memory = Bytes(4 * GIB);
     let seen = [(pid as u32, 4 * GIB + 5)];
     assert_eq!(rounds.rounds(3, &seen).claims[0].judgement.verdict, Verdict::Within);

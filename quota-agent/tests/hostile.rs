@@ -172,7 +172,7 @@ fn a_change_of_a_quota_that_a_kill_left_unfinished_is_ended() {
     assert_eq!(agent.create(&shares(1, &[("A", 8), ("B", 4)])).unwrap(), regions);
     assert_eq!(memory(&regions.quota, 0), Some(8 << 30));
     cut();
-    agent.set_memory(&uid(1), &regions.devices[0].0, Bytes::gib(2)).unwrap();
+    assert!(agent.change(&shares(1, &[("A", 2), ("B", 4)])).unwrap());
     assert_eq!(memory(&regions.quota, 0), Some(2 << 30));
     cut();
     drop(agent);

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use support::{kill, map, mode, process_with_slot, shares, uid};
-use vnpu_driver::id::DeviceUuid;
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
+use vnpu_driver::share::ComputeMode;
 use vnpu_quota_abi::SLOT_COUNT;
+use vnpu_quota_abi::line::Mode;
 use vnpu_quota_abi::slot::{self, SlotTable};
 use vnpu_quota_abi::view::{DeviceView, QuotaView, UsageView};
 use vnpu_quota_agent::{Agent, AgentError, Attached, ChipUsage};
@@ -187,10 +188,21 @@ fn a_quota_changes_in_place() {
     let agent = Agent::open(dir.path()).unwrap();
     let regions = agent.create(&shares(1, &[("A", 4)])).unwrap();
     let (_raw, mapping) = map(&regions.quota);
-    agent.set_memory(&uid(1), &DeviceUuid::new("A").unwrap(), Bytes(12345)).unwrap();
-    assert_eq!(QuotaView::open(mapping).unwrap().entry(0).unwrap().read().unwrap().memory, 12345);
-    let error = agent.set_memory(&uid(1), &DeviceUuid::new("Z").unwrap(), Bytes(1)).unwrap_err();
-    assert_eq!(error.reason(), "region_unknown_chip");
+    let (_raw_chip, chip) = map(&regions.devices[0].1);
+    let mut changed = shares(1, &[("A", 4)]);
+    let share = &mut changed.chips[0];
+    (share.memory, share.cores, share.mode) = (Bytes(12345), Percent(7), ComputeMode::Elastic);
+    assert!(agent.change(&changed).unwrap());
+    let values = QuotaView::open(mapping).unwrap().entry(0).unwrap().read().unwrap();
+    assert_eq!((values.memory, values.share_milli, values.mode), (12345, 70, Mode::Elastic as u8));
+    let chip = DeviceView::open(chip).unwrap();
+    let entry = chip.entry(values.entry).unwrap();
+    assert_eq!(entry.share_milli.load(Ordering::SeqCst), 70, "what the neighbours go by");
+    assert_eq!(agent.shares(&uid(1)).unwrap().as_ref(), Some(&changed));
+    assert!(!agent.change(&changed).unwrap(), "nothing was left to change");
+    assert_eq!(agent.change(&shares(1, &[("Z", 4)])).unwrap_err().reason(), "region_mismatch");
+    assert_eq!(agent.change(&shares(2, &[("A", 4)])).unwrap_err().reason(), "region_unknown_claim");
+    assert_eq!(agent.shares(&uid(2)).unwrap(), None);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(crate) fn claim(uid: &ClaimUid, results: &[&str]) -> Claim {
         }],
         results: results.collect(),
         configs: Vec::new(),
+        wishes: crate::live::Wishes::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use support::{Driver, GIB, Layers, MIB, Node, OUT_OF_MEMORY, share, uid};
 use vnpu_driver::quantity::Bytes;
-use vnpu_driver::share::OnFailure;
+use vnpu_driver::share::{ClaimShares, OnFailure};
 use vnpu_quota_agent::Attached;
 
 const WAYS: [&str; 4] = ["linked", "acl", "impl", "rt"];
@@ -192,9 +192,10 @@ fn a_changed_quota_holds_from_the_next_call_on() {
     let node = Node::with_quota(GIB);
     let mut driver = node.driver("acl");
     assert_eq!(driver.ask("alloc 1073741824"), "0 77");
-    node.agent.set_memory(&uid(1), &share(0, 0).uuid, Bytes(2 * GIB)).unwrap();
+    let change = |memory| node.agent.change(&ClaimShares { claim: uid(1), chips: vec![share(0, memory)] });
+    assert!(change(2 * GIB).unwrap());
     assert_eq!(driver.info(), (GIB, 2 * GIB));
-    node.agent.set_memory(&uid(1), &share(0, 0).uuid, Bytes(GIB / 2)).unwrap();
+    assert!(change(GIB / 2).unwrap());
     assert_eq!(driver.info(), (0, GIB / 2));
     assert_eq!(driver.ask("alloc 512"), format!("{OUT_OF_MEMORY} 77"));
 }

@@ -1,5 +1,5 @@
 use vnpu_driver::id::DeviceUuid;
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_quota_agent::{ChipUsage, ComputeUsage};
 
 use super::*;
@@ -15,6 +15,7 @@ fn usage(without_slot: u32, counted: u64) -> ClaimUsage {
             uuid: DeviceUuid::new("A").unwrap(),
             phys_id: 0,
             quota: Bytes(1000),
+            cores: Percent(30),
             used: Bytes(500),
             reserved: Bytes(0),
             overhead: Bytes(0),
@@ -57,6 +58,7 @@ fn the_usage_of_a_claim_is_shown_until_it_is_gone() {
         "vnpu_claim_allocations_denied_without_slot 3",
         "vnpu_claim_allocations_unaccounted 2",
         "vnpu_claim_compute_busy_seconds 1.5",
+        "vnpu_claim_compute_quota_percent 30",
         "vnpu_claim_compute_throttled_seconds 0.25",
         "vnpu_claim_launches 7",
         "vnpu_claim_launches_forced 3",

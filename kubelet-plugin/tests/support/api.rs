@@ -42,6 +42,9 @@ pub struct FakeApi {
     pub claims_unknown: AtomicBool,
     versions: AtomicU64,
     watch: broadcast::Sender<Value>,
+    claim_watch: broadcast::Sender<Value>,
+    /// Watches on single claims that were begun.
+    pub claim_watches: AtomicU64,
 }
 
 impl FakeApi {
@@ -61,6 +64,8 @@ impl FakeApi {
             claims_unknown: AtomicBool::new(false),
             versions: AtomicU64::new(100),
             watch: broadcast::channel(64).0,
+            claim_watch: broadcast::channel(64).0,
+            claim_watches: AtomicU64::new(0),
         })
     }
 
@@ -138,7 +143,11 @@ impl FakeApi {
     }
 
     pub fn edit(&self, n: u32, edit: impl FnOnce(&mut Value)) {
-        edit(self.claims.lock().unwrap().get_mut(&format!("claim-{n}")).unwrap());
+        let mut claims = self.claims.lock().unwrap();
+        let claim = claims.get_mut(&format!("claim-{n}")).unwrap();
+        edit(claim);
+        claim["metadata"]["resourceVersion"] = json!(self.version());
+        let _ = self.claim_watch.send(json!({"type": "MODIFIED", "object": claim}));
     }
 
     pub fn delete(&self, n: u32) {
@@ -203,6 +212,15 @@ impl FakeApi {
             (&Method::GET, ["apis", "resource.k8s.io", "v1", "namespaces", _, "resourceclaims"]) => {
                 let name =
                     query.split('&').find_map(|q| q.strip_prefix("fieldSelector=metadata.name%3D")).unwrap();
+                if query.contains("watch=true") {
+                    self.claim_watches.fetch_add(1, Ordering::Relaxed);
+                    let name = name.to_owned();
+                    let named = move |event: &Value| event["object"]["metadata"]["name"] == name.as_str();
+                    let events = BroadcastStream::new(self.claim_watch.subscribe())
+                        .map(Result::unwrap)
+                        .filter(move |event| std::future::ready(named(event)));
+                    return streamed(events);
+                }
                 let items: Vec<Value> = self.claims.lock().unwrap().get(name).cloned().into_iter().collect();
                 answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": items}))
             }
@@ -235,12 +253,7 @@ impl FakeApi {
         let mut slices = self.slices.lock().unwrap();
         match (method, rest) {
             (&Method::GET, []) if query.contains("watch=true") => {
-                let events = BroadcastStream::new(self.watch.subscribe()).map(|event| {
-                    let mut line = serde_json::to_vec(&event.unwrap()).unwrap();
-                    line.push(b'\n');
-                    Ok::<_, Infallible>(http_body::Frame::data(line.into()))
-                });
-                Response::new(StreamBody::new(events).boxed_unsync())
+                streamed(BroadcastStream::new(self.watch.subscribe()).map(Result::unwrap))
             }
             (&Method::GET, []) => {
                 let items: Vec<&Value> = slices.values().collect();
@@ -291,6 +304,16 @@ impl FakeApi {
             }
         }
     }
+}
+
+/// A watch that goes on until somebody ends it.
+fn streamed(events: impl futures::Stream<Item = Value> + Send + 'static) -> Response<Reply> {
+    let lines = events.map(|event| {
+        let mut line = serde_json::to_vec(&event).unwrap();
+        line.push(b'\n');
+        Ok::<_, Infallible>(http_body::Frame::data(line.into()))
+    });
+    Response::new(StreamBody::new(lines).boxed_unsync())
 }
 
 fn answer(code: u16, body: &Value) -> Response<Reply> {

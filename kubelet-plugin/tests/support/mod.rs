@@ -22,6 +22,7 @@ use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
 use vnpu_kubelet_plugin::events::Events;
 use vnpu_kubelet_plugin::hardware::{Inventories, Seen};
 use vnpu_kubelet_plugin::keyed::KeyedLocks;
+use vnpu_kubelet_plugin::live::Live;
 use vnpu_kubelet_plugin::materials::Materials;
 use vnpu_kubelet_plugin::metrics::Metrics;
 use vnpu_kubelet_plugin::node::Node;
@@ -174,6 +175,7 @@ impl Bench {
             client,
             seen,
             metrics: Metrics::register(&mut Default::default()),
+            live: Live::default(),
             locks: KeyedLocks::default(),
             limit: tokio::sync::Semaphore::new(32),
             unprepare_limit: tokio::sync::Semaphore::new(32),

@@ -131,6 +131,7 @@ pub(crate) mod tests {
             uuid: DeviceUuid::new("A").unwrap(),
             phys_id: 3,
             quota: Bytes::gib(4),
+            cores: Percent(30),
             used: Bytes::gib(1),
             reserved: Bytes(0),
             overhead: Bytes(7),
