@@ -75,7 +75,8 @@ fn steps(stack: &Stack, shell: &mut Shell) -> Result<()> {
     tenants(stack, shell)?;
     conditions(stack, shell)?;
     modules(shell)?;
-    compute(stack, shell)
+    compute(stack, shell)?;
+    live(stack, shell)
 }
 
 fn devices(shell: &mut Shell) -> Result<()> {
@@ -177,6 +178,36 @@ fn compute(stack: &Stack, shell: &mut Shell) -> Result<()> {
     shell.took();
     Ok(())
 }
+
+fn live(stack: &Stack, shell: &mut Shell) -> Result<()> {
+    shell.step("The smaller one gets less while it runs: its claim's annotations say how much");
+    shell.run(
+        "kubectl annotate resourceclaim small vnpu.dev/cores=10 vnpu.dev/memory=2Gi",
+    )?;
+    stack.cluster.wait_for("the claim's quota to change", Duration::from_secs(30), || {
+        Ok(shell.silently(QUOTA)?.contains("\"cores\":10"))
+    })?;
+    shell.run(QUOTA)?;
+    let (small, large) = side_by_side(stack, shell)?;
+    shares::check_lowered(small)?;
+    note(&format!(
+        "of 10 percent it got {small:.1}; the other one's 70 are a cap of its own, of which it got {large:.1}"
+    ));
+    promise(&shell.run("kubectl exec small -- acl-demo info")?, "total=2147483648")?;
+    promise(&shell.run(CHANGES)?, "the quota is now 2Gi of memory and 10 % of compute")?;
+    note(
+        "nothing was started anew; vnpu.dev/cores may also be more than was allocated, of what others leave",
+    );
+    shell.took();
+    Ok(())
+}
+
+/// What is in force of the smaller claim.
+const QUOTA: &str =
+    r#"kubectl get resourceclaim small -o jsonpath='{.status.devices[0].data.chips[0].quota}{"\n"}'"#;
+
+/// What its users are told of it.
+const CHANGES: &str = "kubectl get events --field-selector reason=QuotaChanged -o custom-columns=CLAIM:.involvedObject.name,MESSAGE:.message";
 
 /// Claims of the busy pods, as of [`CLAIMS`].
 const BUSY_CLAIMS: &str = "kubectl get resourceclaims small large -o custom-columns='\

@@ -39,6 +39,15 @@ pub(crate) fn check(small: f64, large: f64) -> Result<()> {
     Ok(())
 }
 
+/// Whether the one of 30 percent has about 10 now.
+///
+/// # Errors
+/// It has not.
+pub(crate) fn check_lowered(small: f64) -> Result<()> {
+    ensure!((3.0..13.0).contains(&small), "a share that became 10 percent got {small:.1}");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +67,8 @@ mod tests {
     fn halves_are_no_shares_of_30_and_70() {
         check(30.0, 70.0).unwrap();
         check(20.0, 40.0).unwrap();
+        check_lowered(10.0).unwrap();
+        assert!(check_lowered(30.0).is_err() && check_lowered(0.0).is_err());
         for (small, large) in [(50.0, 50.0), (30.0, 30.0), (30.0, 80.0), (5.0, 70.0)] {
             assert!(check(small, large).is_err(), "{small} {large}");
         }

@@ -12,6 +12,7 @@ mod examples;
 mod guard;
 mod handover;
 mod identity;
+mod live;
 mod refusals;
 mod regions;
 mod resilience;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Case> {
         enforcement::CASES,
         users::CASES,
         compute::CASES,
+        live::CASES,
         regions::CASES,
         unchanged::CASES,
         capacity::CASES,
