@@ -91,9 +91,9 @@ pub fn effective(
         }
         match (&cores, in_force) {
             (Some(Ok(cores)), _) => {
-                let ceiling = ceiling(plan, &share.uuid).1;
-                share.cores = (*cores).min(ceiling);
-                if *cores > ceiling && share.mode == ComputeMode::Hard {
+                let most = allocated(plan, &share.uuid).1;
+                share.cores = (*cores).min(most);
+                if *cores > most && share.mode == ComputeMode::Hard {
                     share.mode = ComputeMode::Elastic;
                 }
             }
@@ -112,7 +112,7 @@ pub fn kept(plan: &PreparePlan, now: &ClaimShares) -> ClaimShares {
     let mut shares = plan.shares.clone();
     for share in &mut shares.chips {
         let Some(in_force) = now.chips.iter().find(|chip| chip.uuid == share.uuid) else { continue };
-        let (memory, cores) = ceiling(plan, &share.uuid);
+        let (memory, cores) = allocated(plan, &share.uuid);
         if (Bytes::GIB..=memory).contains(&in_force.memory) {
             share.memory = in_force.memory;
         }
@@ -131,7 +131,7 @@ fn wanted_memory(plan: &PreparePlan, text: &str) -> Result<Bytes, WishProblem> {
         return Err(problem("quota_too_small", "is less than 1Gi".to_owned()));
     }
     // Of the chip that has least: a value is for every chip, and one that is followed on some would be no answer.
-    let least = plan.shares.chips.iter().map(|share| (ceiling(plan, &share.uuid).0, &share.uuid)).min();
+    let least = plan.shares.chips.iter().map(|share| (allocated(plan, &share.uuid).0, &share.uuid)).min();
     match least {
         Some((allocated, chip)) if memory > allocated => Err(problem(
             "quota_too_large",
@@ -152,8 +152,9 @@ fn wanted_cores(text: &str) -> Result<Percent, WishProblem> {
     }
 }
 
-/// What the scheduler counted for the claim on one chip: administrative access only where there is nothing else.
-fn ceiling(plan: &PreparePlan, uuid: &DeviceUuid) -> (Bytes, Percent) {
+/// What the scheduler counted for the claim on one chip, in bytes and percent: the most that its quotas are ever set to,
+/// and 0 of a chip that it does not have. Administrative access counts only where there is nothing else.
+pub fn allocated(plan: &PreparePlan, uuid: &DeviceUuid) -> (Bytes, Percent) {
     let sum = |admin_access: bool| {
         let results = plan.results.iter().filter(move |result| result.admin_access == admin_access);
         let parts = results.flat_map(|result| &result.chips).filter(|chip| chip.uuid == *uuid);

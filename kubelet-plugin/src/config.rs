@@ -9,6 +9,8 @@ use clap::Parser;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use vnpu_driver::id::{InvalidId, NodeName};
+use vnpu_driver::quantity::Bytes;
+use vnpu_quota_agent::Limits;
 use vnpu_telemetry::LogFormat;
 
 /// `apiVersion` of the configuration file.
@@ -97,6 +99,15 @@ pub struct NodeConfig {
     #[serde(default = "defaults::concurrency")]
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: u32,
+    /// MiB of the runtime's own memory that each process of a claim may have beside the quota before it counts as a
+    /// breach: contexts, modules, buffers of libraries.
+    #[serde(default = "defaults::overhead")]
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub overhead_mib: u32,
+    /// How many passes over the regions in a row must find the same before it counts as a breach.
+    #[serde(default = "defaults::breach_rounds")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub breach_rounds: u32,
 }
 
 mod defaults {
@@ -112,6 +123,12 @@ mod defaults {
     pub(super) const fn concurrency() -> u32 {
         32
     }
+    pub(super) const fn overhead() -> u32 {
+        1024
+    }
+    pub(super) const fn breach_rounds() -> u32 {
+        3
+    }
 }
 
 impl Default for NodeConfig {
@@ -123,6 +140,8 @@ impl Default for NodeConfig {
             reconcile_seconds: defaults::reconcile(),
             agent_seconds: defaults::agent(),
             concurrency: defaults::concurrency(),
+            overhead_mib: defaults::overhead(),
+            breach_rounds: defaults::breach_rounds(),
         }
     }
 }
@@ -259,6 +278,14 @@ impl Settings {
         Duration::from_secs(self.file.reconcile_seconds.into())
     }
 
+    /// When use beyond the ledger is a breach.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            per_process: Bytes(u64::from(self.file.overhead_mib) << 20),
+            rounds: self.file.breach_rounds,
+        }
+    }
+
     /// Time between two passes over the regions.
     pub fn agent_period(&self) -> Duration {
         Duration::from_secs(self.file.agent_seconds.into())
@@ -284,6 +311,8 @@ fn parse_file(text: &str) -> Result<NodeConfig, String> {
         ("reconcileSeconds", config.reconcile_seconds, 10, 86_400),
         ("agentSeconds", config.agent_seconds, 1, 3600),
         ("concurrency", config.concurrency, 1, 256),
+        ("overheadMib", config.overhead_mib, 0, 1_048_576),
+        ("breachRounds", config.breach_rounds, 1, 1000),
     ] {
         if !(least..=most).contains(&value) {
             return Err(format!("{field} is {value}, it must be {least} to {most}"));

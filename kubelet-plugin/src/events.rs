@@ -1,4 +1,4 @@
-//! Events on pods whose claims are refused, and on claims whose quotas change, so that what happened stands where the
+//! Events on pods whose claims are refused, and on claims whose quotas change or are not kept, so that what happened stands where the
 //! user looks. Best effort: an event that cannot be written is logged.
 
 use std::collections::HashMap;
@@ -19,6 +19,7 @@ use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::claim::Claim;
 use vnpu_driver::id::NodeName;
 use vnpu_driver::live::WishProblem;
+use vnpu_driver::plan::PreparePlan;
 
 use crate::error::OperationError;
 
@@ -74,6 +75,19 @@ impl Events {
         if self.first(claim.metadata.uid.as_deref().unwrap_or_default(), &text) {
             let text = format!("{text} ({})", problem.reason());
             self.send(claim_reference(claim), Kind::Warning, "QuotaNotChanged", text);
+        }
+    }
+
+    /// Tells a claim that it is not kept to its quota, or what was done about that.
+    pub fn breach(&self, plan: &PreparePlan, reason: &'static str, text: &str) {
+        if self.first(plan.claim.as_str(), text) {
+            let claim = ObjectReference {
+                namespace: Some(plan.namespace.clone()),
+                name: Some(plan.name.clone()),
+                uid: Some(plan.claim.to_string()),
+                ..claim_kind()
+            };
+            self.send(claim, Kind::Warning, reason, text.to_owned());
         }
     }
 
@@ -145,11 +159,17 @@ fn pod_reference(namespace: &str, name: &str, uid: &str) -> ObjectReference {
 
 fn claim_reference(claim: &ResourceClaim) -> ObjectReference {
     ObjectReference {
-        api_version: Some("resource.k8s.io/v1".to_owned()),
-        kind: Some("ResourceClaim".to_owned()),
         namespace: claim.metadata.namespace.clone(),
         name: claim.metadata.name.clone(),
         uid: claim.metadata.uid.clone(),
+        ..claim_kind()
+    }
+}
+
+fn claim_kind() -> ObjectReference {
+    ObjectReference {
+        api_version: Some("resource.k8s.io/v1".to_owned()),
+        kind: Some("ResourceClaim".to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -1,7 +1,9 @@
 //! The node plugin: registers with the kubelet, publishes what the node has, prepares claims. The binary is a
 //! thin start of this; the decisions are the `driver` crate's.
 
+pub mod audit;
 pub mod authority;
+pub mod breach;
 pub mod check;
 pub mod checkpoint;
 pub mod config;

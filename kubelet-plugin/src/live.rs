@@ -128,6 +128,10 @@ fn prepared(node: &Node, claim: &ClaimUid) -> Option<PreparePlan> {
 /// Brings the claim's quotas to what its annotations ask for, `object` being the claim as it was just read; whether it
 /// asks to be followed at once. What does not succeed is logged, and done when the claim is read again.
 pub async fn follow(node: &Arc<Node>, plan: &PreparePlan, object: &ResourceClaim) -> bool {
+    // Whose processes may be the claim's is read by the same way.
+    let reserved = object.status.as_ref().and_then(|s| s.reserved_for.as_ref()).into_iter().flatten();
+    let pods = reserved.filter(|consumer| consumer.resource == "pods").map(|pod| pod.uid.clone());
+    node.audits.note_pods(&plan.claim, pods.collect());
     let none = BTreeMap::new();
     let wishes = Wishes::of(object.metadata.annotations.as_ref().unwrap_or(&none));
     if !plan.interposed() {

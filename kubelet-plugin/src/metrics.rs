@@ -1,7 +1,7 @@
 //! What the plugin counts. Names follow Prometheus' conventions; no label has unbounded values but the claim's
 //! in the usage family, which goes when the claim goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +12,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use vnpu_driver::id::ClaimUid;
-use vnpu_quota_agent::ClaimUsage;
+use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_driver::quantity::Bytes;
+use vnpu_quota_agent::{ClaimAudit, ClaimUsage};
+
+mod audit;
+
+pub use audit::{AuditMetrics, OneChip};
 
 /// One kind of operation and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,6 +119,8 @@ pub struct Metrics {
     pub forced_launches: Family<ClaimChip, Gauge>,
     /// Processes that found no free slot.
     pub without_slot: Family<WholeClaim, Gauge>,
+    /// What comparing the ledgers with the vendor's numbers shows.
+    pub audit: AuditMetrics,
     /// What is shown of each claim, to be dropped with it.
     shown: Arc<Mutex<HashMap<ClaimUid, Shown>>>,
 }
@@ -145,6 +152,7 @@ impl Metrics {
             launches: Family::default(),
             forced_launches: Family::default(),
             without_slot: Family::default(),
+            audit: AuditMetrics::default(),
             shown: Arc::default(),
         };
         let m = &metrics;
@@ -165,6 +173,7 @@ impl Metrics {
         );
         registry.register("vnpu_slots_reaped", "Slots of dead processes given back", m.reaped.clone());
         metrics.register_usage(registry);
+        metrics.audit.register(registry);
         metrics
     }
 
@@ -256,6 +265,7 @@ impl Metrics {
             }
             self.compute_busy.remove(&label);
             self.compute_throttled.remove(&label);
+            self.audit.hide(&label);
         }
     }
 
@@ -297,6 +307,43 @@ impl Metrics {
         let before = known.insert(usage.claim.clone(), Shown { claim, chips: chips.clone() });
         let before = before.into_iter().flat_map(|shown| shown.chips);
         self.hide_chips(before.filter(|label| !chips.contains(label)));
+    }
+
+    /// Shows what comparing its ledger with the vendor's numbers found of a claim whose usage is shown: what is shown of
+    /// any other would not go with it.
+    pub fn show_audit(&self, namespace: &str, name: &str, chip: &DeviceUuid, audit: &ClaimAudit) {
+        if let Some(label) = self.shown_as(namespace, name, chip, &audit.claim) {
+            self.audit.show(&label, audit);
+        }
+    }
+
+    /// Counts the beginning of a breach or bypass.
+    pub fn count_breach(&self, namespace: &str, name: &str, chip: &DeviceUuid, audit: &ClaimAudit) {
+        if let Some(label) = self.shown_as(namespace, name, chip, &audit.claim) {
+            self.audit.count(&label, &audit.judgement.verdict);
+        }
+    }
+
+    /// Shows what processes that no claim explains have, of each chip that was asked for.
+    pub fn show_strangers(&self, found: &BTreeMap<DeviceUuid, Vec<Bytes>>) {
+        self.audit.show_strangers(found);
+    }
+
+    fn shown_as(
+        &self,
+        namespace: &str,
+        name: &str,
+        chip: &DeviceUuid,
+        claim: &ClaimUid,
+    ) -> Option<ClaimChip> {
+        let label = ClaimChip {
+            namespace: namespace.to_owned(),
+            claim: name.to_owned(),
+            claim_uid: claim.to_string(),
+            uuid: chip.to_string(),
+        };
+        let known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(claim).is_some_and(|shown| shown.chips.contains(&label)).then_some(label)
     }
 
     /// Counts one operation on one claim.

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use vnpu_driver::id::{ClaimUid, NodeName};
 use vnpu_driver::time::WallTime;
 
+use crate::audit::Audits;
 use crate::checkpoint::{Session, Store, StoreError};
 use crate::events::Events;
 use crate::hardware::{Inventories, Seen};
@@ -37,6 +38,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// Events on pods.
     pub events: Events,
+    /// What the comparisons with the vendor's numbers found.
+    pub audits: Audits,
     /// Claims whose annotations are followed at once.
     pub live: Live,
     /// One operation per claim.

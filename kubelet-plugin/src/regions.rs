@@ -1,13 +1,13 @@
 //! The node agent's round: gives back what dead processes held, shows usage, and keeps the `Attached` condition
 //! of claims up to date. What regions look like is `quota-agent`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use vnpu_driver::id::ClaimUid;
+use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_driver::record::ClaimState;
 use vnpu_quota_agent::{AgentError, Attached, ClaimUsage, ReapReport};
@@ -37,13 +37,16 @@ pub async fn run(node: Arc<Node>, period: Duration, stop: CancellationToken) {
     }
 }
 
+/// What the `Attached` conditions of a claim say: of its ledger, and of the chips that are used outside it.
+pub type Standing = (Attached, BTreeSet<DeviceUuid>);
+
 type Looked = (ReapReport, Vec<(ClaimUsage, Attached)>);
 
 /// Gives back and shows; returns what may have to be reported.
 ///
 /// # Errors
 /// The checkpoint or the runtime directory cannot be used.
-pub async fn round(node: &Arc<Node>) -> Result<Vec<(PreparePlan, Attached)>, OperationError> {
+pub async fn round(node: &Arc<Node>) -> Result<Vec<(PreparePlan, Standing)>, OperationError> {
     let plans: Vec<PreparePlan> = node.store.look(|state| {
         let done = state.states().filter_map(|(_, state)| match state {
             ClaimState::PrepareCompleted(plan) => Some(plan),
@@ -75,7 +78,7 @@ pub async fn round(node: &Arc<Node>) -> Result<Vec<(PreparePlan, Attached)>, Ope
         for (usage, attached) in usages {
             let Some(plan) = plans.iter().find(|plan| plan.claim == usage.claim) else { continue };
             node.metrics.show_usage(&plan.namespace, &plan.name, &usage);
-            news.push((plan.clone(), attached));
+            news.push((plan.clone(), (attached, node.audits.outside(&plan.claim))));
         }
     }
     // Some were given back meanwhile, here or by another instance.
@@ -86,15 +89,15 @@ pub async fn round(node: &Arc<Node>) -> Result<Vec<(PreparePlan, Attached)>, Ope
 /// Writes what is not reported yet; `reported` remembers it.
 async fn report(
     node: &Arc<Node>,
-    news: Vec<(PreparePlan, Attached)>,
-    reported: &mut BTreeMap<ClaimUid, Attached>,
+    news: Vec<(PreparePlan, Standing)>,
+    reported: &mut BTreeMap<ClaimUid, Standing>,
 ) {
     reported.retain(|uid, _| news.iter().any(|(plan, _)| plan.claim == *uid));
     let due: Vec<_> =
-        news.into_iter().filter(|(plan, attached)| reported.get(&plan.claim) != Some(attached)).collect();
+        news.into_iter().filter(|(plan, standing)| reported.get(&plan.claim) != Some(standing)).collect();
     // A few at once, so that one that hangs does not keep the others from their turn.
     let mut written = futures::stream::iter(due)
-        .map(|(plan, attached)| async move { write(node, &plan).await.then_some((plan.claim, attached)) })
+        .map(|(plan, standing)| async move { write(node, &plan).await.then_some((plan.claim, standing)) })
         .buffer_unordered(AT_ONCE);
     while let Some(written) = written.next().await {
         reported.extend(written);

@@ -17,6 +17,7 @@ use vnpu_discovery::Backend;
 use vnpu_discovery::ascend::{Ascend, AscendOptions};
 use vnpu_telemetry::{Admin, LevelHandle, Readiness};
 
+use crate::audit::{self, Audits};
 use crate::checkpoint::{Presence, Store};
 use crate::config::Settings;
 use crate::discover::{self, Discover};
@@ -230,6 +231,7 @@ async fn open_node(
         client,
         seen,
         metrics,
+        audits: Audits::default(),
         live: Live::default(),
         locks: KeyedLocks::default(),
         limit: tokio::sync::Semaphore::new(concurrency),
@@ -260,6 +262,12 @@ fn start_loops(
     let (worker, token) = (Arc::clone(node), stop.clone());
     tasks.spawn(async move {
         live::run(worker, token).await;
+        Ok(())
+    });
+    let (worker, token) = (Arc::clone(node), stop.clone());
+    let (period, limits) = (settings.agent_period(), settings.limits());
+    tasks.spawn(async move {
+        audit::run(worker, period, limits, token).await;
         Ok(())
     });
     let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.agent_period());

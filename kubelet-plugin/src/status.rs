@@ -98,7 +98,10 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
         Some(chip) => chip.health.clone(),
         None => Health::Unhealthy("the hardware no longer reports it".to_owned()),
     };
-    device_statuses(&plan, |_| attached, health)
+    let outside = node.audits.outside(&plan.claim);
+    let attachment =
+        |uuid: &DeviceUuid| if outside.contains(uuid) { Attachment::Unattached } else { attached };
+    device_statuses(&plan, attachment, health)
 }
 
 async fn read_regions(node: &Arc<Node>, plan: &PreparePlan) -> Option<(Attachment, ClaimShares)> {

@@ -112,7 +112,7 @@ proptest! {
         let plan = plan();
         let (shares, _) = effective(&plan, &wishes(Some(&cores), Some(&memory)), None);
         for share in &shares.chips {
-            let (most, percent) = ceiling(&plan, &share.uuid);
+            let (most, percent) = allocated(&plan, &share.uuid);
             prop_assert!((Bytes::GIB..=most).contains(&share.memory));
             prop_assert!((1..=percent.0).contains(&share.cores.0));
         }

@@ -181,9 +181,7 @@ fn compute(stack: &Stack, shell: &mut Shell) -> Result<()> {
 
 fn live(stack: &Stack, shell: &mut Shell) -> Result<()> {
     shell.step("The smaller one gets less while it runs: its claim's annotations say how much");
-    shell.run(
-        "kubectl annotate resourceclaim small vnpu.dev/cores=10 vnpu.dev/memory=2Gi",
-    )?;
+    shell.run("kubectl annotate resourceclaim small vnpu.dev/cores=10 vnpu.dev/memory=2Gi")?;
     stack.cluster.wait_for("the claim's quota to change", Duration::from_secs(30), || {
         Ok(shell.silently(QUOTA)?.contains("\"cores\":10"))
     })?;

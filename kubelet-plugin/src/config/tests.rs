@@ -41,8 +41,16 @@ fn the_file_is_strict() {
 #[test]
 fn the_schema_names_every_field() {
     let schema = super::schema();
-    for field in ["apiVersion", "kind", "discoverySeconds", "reconcileSeconds", "agentSeconds", "concurrency"]
-    {
+    for field in [
+        "apiVersion",
+        "kind",
+        "discoverySeconds",
+        "reconcileSeconds",
+        "agentSeconds",
+        "concurrency",
+        "overheadMib",
+        "breachRounds",
+    ] {
         assert!(schema.contains(field), "{field}");
     }
 }

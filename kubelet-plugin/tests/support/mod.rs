@@ -18,6 +18,7 @@ use vnpu_driver::hardware::{
 };
 use vnpu_driver::id::{DeviceUuid, NodeName};
 use vnpu_driver::quantity::Bytes;
+use vnpu_kubelet_plugin::audit::Audits;
 use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
 use vnpu_kubelet_plugin::events::Events;
 use vnpu_kubelet_plugin::hardware::{Inventories, Seen};
@@ -175,6 +176,7 @@ impl Bench {
             client,
             seen,
             metrics: Metrics::register(&mut Default::default()),
+            audits: Audits::default(),
             live: Live::default(),
             locks: KeyedLocks::default(),
             limit: tokio::sync::Semaphore::new(32),
