@@ -4,6 +4,7 @@ use crate::case::Case;
 
 mod bad_ground;
 mod bad_input;
+mod breach;
 mod capacity;
 mod cluster;
 mod compute;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         compute::CASES,
         live::CASES,
         regions::CASES,
+        breach::CASES,
         unchanged::CASES,
         capacity::CASES,
         refusals::CASES,
