@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 130] = [
+const EXPORTS: [&str; 147] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -117,7 +117,24 @@ const EXPORTS: [&str; 130] = [
     "cuMipmappedArrayDestroy",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
+    "dcmi_get_device_hbm_info",
+    "dcmi_get_device_memory_info_v3",
+    "dcmi_get_device_resource_info",
+    "dcmi_get_device_utilization_rate",
     "dlsym",
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetComputeRunningProcesses_v2",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetGraphicsRunningProcesses",
+    "nvmlDeviceGetGraphicsRunningProcesses_v2",
+    "nvmlDeviceGetGraphicsRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v2",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetUtilizationRates",
     "rtAicpuKernelLaunchExWithArgs",
     "rtAicpuKernelLaunchWithFlag",
     "rtDeviceReset",

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use support::{Driver, GIB, Layers, MIB, Node, OUT_OF_MEMORY, share, uid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::{ClaimShares, OnFailure};
+use vnpu_quota_abi::LAYOUT_VERSION;
 use vnpu_quota_agent::Attached;
 
 const WAYS: [&str; 4] = ["linked", "acl", "impl", "rt"];
@@ -242,11 +243,11 @@ fn an_unusable_region_refuses_memory_with_one_line_that_names_it() {
     let cases: [(&str, &str, Spoil); 7] = [
         ("quota", "shorter", |n| truncate(n, "quota", 100)),
         ("quota", "empty", |n| truncate(n, "quota", 0)),
-        ("quota", "newer", |n| write(n, "quota", 6, &2_u16.to_ne_bytes())),
+        ("quota", "newer", |n| write(n, "quota", 6, &(LAYOUT_VERSION + 1).to_ne_bytes())),
         ("quota", "No such file", |n| fs::remove_file(n.file(1, "quota")).unwrap()),
         ("usage", "No such file", |n| fs::remove_file(n.file(1, "usage")).unwrap()),
         ("usage", "shorter", |n| truncate(n, "usage", 4096)),
-        ("usage", "newer", |n| write(n, "usage", 6, &2_u16.to_ne_bytes())),
+        ("usage", "newer", |n| write(n, "usage", 6, &(LAYOUT_VERSION + 1).to_ne_bytes())),
     ];
     for (file, word, spoil) in cases {
         let (answer, free, text) = spoiled(OnFailure::Closed, spoil);

@@ -12,11 +12,11 @@ use crate::core_library::{self, Core};
 use crate::libc::Errno;
 
 /// The thread is in a hook until this is dropped.
-struct Inside;
+pub(crate) struct Inside;
 
 impl Inside {
     /// `None` when the thread is in one already.
-    fn enter() -> Option<Self> {
+    pub(crate) fn enter() -> Option<Self> {
         // SAFETY: the thread's own counter.
         let depth = unsafe { &mut *depth() };
         if *depth != 0 {

@@ -39,6 +39,10 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Hook> {
         &[ascend::HOOKS]
     } else if name.starts_with(b"cu") {
         &[cuda::HOOKS, cuda_by_hand::HOOKS]
+    } else if name.starts_with(b"nvml") {
+        &[nvml::HOOKS]
+    } else if name.starts_with(b"dcmi_") {
+        &[dcmi::HOOKS]
     } else {
         return None;
     };
@@ -94,3 +98,5 @@ macro_rules! hooks {
 mod ascend;
 mod cuda;
 mod cuda_by_hand;
+mod dcmi;
+mod nvml;

@@ -12,6 +12,7 @@ mod dlsym;
 mod elf;
 mod hooks;
 mod libc;
+mod manage;
 mod memory;
 mod real;
 

@@ -13,9 +13,21 @@ const ASCEND: &[&CStr] =
     &[c"libacl_rt_impl.so", c"libruntime.so", c"libascendcl_impl.so", c"libacl_rt.so", c"libascendcl.so"];
 const CUDA: &[&CStr] = &[c"libcuda.so.1"];
 
+const NVML: &[&CStr] = &[c"libnvidia-ml.so.1"];
+const DCMI: &[&CStr] = &[c"libdcmi.so"];
+
 /// The libraries that may have a function of this name.
 fn libraries(name: &CStr) -> &'static [&'static CStr] {
-    if name.to_bytes().starts_with(b"cu") { CUDA } else { ASCEND }
+    let begins = |prefix: &[u8]| name.to_bytes().starts_with(prefix);
+    if begins(b"cu") {
+        CUDA
+    } else if begins(b"nvml") {
+        NVML
+    } else if begins(b"dcmi_") {
+        DCMI
+    } else {
+        ASCEND
+    }
 }
 
 /// One function of the vendor, looked up once.
