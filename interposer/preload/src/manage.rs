@@ -59,7 +59,9 @@ impl View {
 
     /// Percent of the memory that is in use.
     pub(crate) const fn memory_percent(&self) -> u32 {
-        if self.total == 0 { 0 } else { (self.used as u128 * 100 / self.total as u128) as u32 }
+        // In KiB, so that a hundred times as many fit into 64 bits.
+        let (used, total) = (self.used >> 10, self.total >> 10);
+        if total == 0 { 0 } else { (used * 100 / total) as u32 }
     }
 
     /// What the vendor measured of the whole chip, in percent, as a part of the claims' own compute.
