@@ -61,7 +61,10 @@ impl View {
     pub(crate) const fn memory_percent(&self) -> u32 {
         // In KiB, so that a hundred times as many fit into 64 bits.
         let (used, total) = (self.used >> 10, self.total >> 10);
-        if total == 0 { 0 } else { (used * 100 / total) as u32 }
+        match (used * 100).checked_div(total) {
+            Some(percent) => percent as u32,
+            None => 0,
+        }
     }
 
     /// What the vendor measured of the whole chip, in percent, as a part of the claims' own compute.
