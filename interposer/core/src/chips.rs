@@ -6,11 +6,12 @@ mod cuda;
 
 use std::ffi::{CStr, c_void};
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::table::{FrontTable, Vendor};
+
+use crate::once::Once;
 
 /// A chip, as runtimes and quotas both can name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,26 +111,22 @@ trait Runtime: Sized {
 
 /// One runtime's answers, asked for once per process.
 struct Answers<R> {
-    runtime: OnceLock<R>,
-    known: [OnceLock<Chip>; REMEMBERED],
+    runtime: Once<R>,
+    known: [Once<Chip>; REMEMBERED],
     // How many devices the process sees, + 1; 0: not asked yet.
     count: AtomicU64,
 }
 
 impl<R: Runtime> Answers<R> {
     fn new() -> Self {
-        Self {
-            runtime: OnceLock::new(),
-            known: std::array::from_fn(|_| OnceLock::new()),
-            count: AtomicU64::new(0),
-        }
+        Self { runtime: Once::new(), known: std::array::from_fn(|_| Once::new()), count: AtomicU64::new(0) }
     }
 
     fn find(&self, front: &FrontTable, device: i32) -> Option<Chip> {
         let runtime = self.runtime(front)?;
         let device = if device >= 0 { device } else { runtime.current()? };
         let place = usize::try_from(device).ok().and_then(|i| self.known.get(i));
-        if let Some(known) = place.and_then(OnceLock::get) {
+        if let Some(known) = place.and_then(|place| place.get()) {
             return Some(*known);
         }
         let chip = runtime.chip(device)?;

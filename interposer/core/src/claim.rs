@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vnpu_quota_abi::ledger::{self, Request, Sum};
@@ -16,6 +15,7 @@ use crate::broken::{Broken, FullTable};
 use crate::chips::Chip;
 use crate::lane::Lane;
 use crate::map::{File, Region};
+use crate::once::Once;
 use crate::rate::Rate;
 use crate::{clock, incarnation, liveness, log};
 
@@ -33,7 +33,7 @@ pub(crate) struct Claim {
     looks: Rate,
     dir: PathBuf,
     // One per chip, opened at the first launch there; `None` inside where it cannot be.
-    lanes: Vec<OnceLock<Option<Lane>>>,
+    lanes: Vec<Once<Option<Lane>>>,
     // Behind the views.
     _quota_region: Region,
     usage_region: Region,
@@ -101,7 +101,7 @@ impl Claim {
             slot: usize::MAX,
             looks: Rate::new(),
             dir: dir.to_owned(),
-            lanes: values.iter().map(|_| OnceLock::new()).collect(),
+            lanes: values.iter().map(|_| Once::new()).collect(),
             _quota_region: quota_region,
             usage_region: region,
         };

@@ -2,7 +2,6 @@
 //! launches.
 
 use std::ffi::c_void;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
@@ -13,29 +12,25 @@ use vnpu_quota_abi::table::{CURRENT_DEVICE, Vendor};
 use crate::claim::Claim;
 use crate::events::{Events, Site};
 use crate::lane::Lane;
+use crate::once::Once;
 use crate::process::Process;
 use crate::{clock, log};
 
 /// What a process needs to launch.
 pub(crate) struct Compute {
-    ascend: OnceLock<Events>,
-    cuda: OnceLock<Events>,
-    helper: OnceLock<Thread>,
+    ascend: Once<Events>,
+    cuda: Once<Events>,
+    helper: Once<Thread>,
     /// Whether the helper thread sleeps until it is called.
     resting: AtomicBool,
 }
 
 impl Compute {
     pub(crate) const fn new() -> Self {
-        Self {
-            ascend: OnceLock::new(),
-            cuda: OnceLock::new(),
-            helper: OnceLock::new(),
-            resting: AtomicBool::new(false),
-        }
+        Self { ascend: Once::new(), cuda: Once::new(), helper: Once::new(), resting: AtomicBool::new(false) }
     }
 
-    fn of(&self, vendor: Vendor) -> &OnceLock<Events> {
+    fn of(&self, vendor: Vendor) -> &Once<Events> {
         match vendor {
             Vendor::Ascend => &self.ascend,
             Vendor::Cuda => &self.cuda,

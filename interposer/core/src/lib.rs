@@ -15,6 +15,7 @@ mod liveness;
 mod log;
 mod map;
 mod numbers;
+mod once;
 mod place;
 mod pointers;
 mod process;

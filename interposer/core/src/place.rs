@@ -1,32 +1,32 @@
 //! One claim of the container as this process stands to it: takes part in it, or why it does not.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use crate::broken::Broken;
 use crate::chips::Chip;
 use crate::claim::{Claim, Identity};
+use crate::once::Once;
 
 /// One claim of the container.
 pub(crate) struct Place {
     dir: PathBuf,
     // Set at the first try that succeeds, and never again.
-    claim: OnceLock<Claim>,
+    claim: Once<Claim>,
     // Why the first try failed; means nothing once the claim is set.
     broken: Option<Broken>,
     // The first try that found the regions sound and every slot taken; says more than `broken`, and is counted
     // once however often it is tried again.
-    full: OnceLock<Broken>,
+    full: Once<Broken>,
 }
 
 impl Place {
     /// The first try.
     pub(crate) fn first(dir: PathBuf, identity: Identity) -> Self {
         let (claim, broken) = match Claim::attach(&dir, identity) {
-            Ok(claim) => (OnceLock::from(claim), None),
-            Err(broken) => (OnceLock::new(), Some(broken)),
+            Ok(claim) => (Once::from(claim), None),
+            Err(broken) => (Once::new(), Some(broken)),
         };
-        let mut place = Self { dir, claim, broken: None, full: OnceLock::new() };
+        let mut place = Self { dir, claim, broken: None, full: Once::new() };
         place.broken = broken.and_then(|b| place.note(b));
         place
     }

@@ -3,7 +3,6 @@
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
@@ -16,6 +15,7 @@ use crate::broken::Broken;
 use crate::chips::{Chip, Chips};
 use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
+use crate::once::Once;
 use crate::place::Place;
 use crate::pointers::{Block, Mapping, Pointers};
 use crate::rate::Backoff;
@@ -34,7 +34,7 @@ pub(crate) struct Process {
     incarnation: u64,
     identity: Identity,
     // Unset as long as the list of claims cannot be read.
-    places: OnceLock<Vec<Place>>,
+    places: Once<Vec<Place>>,
     whole: AtomicBool,
     retry: Backoff,
     chips: Chips,
@@ -70,7 +70,7 @@ impl Process {
             compute: Compute::new(),
             incarnation: INCARNATIONS.fetch_add(1, Ordering::Relaxed),
             identity: Identity { owner: liveness::own_word(), namespace: liveness::own_namespace() },
-            places: OnceLock::new(),
+            places: Once::new(),
             whole: AtomicBool::new(false),
             retry: Backoff::new(),
             chips: Chips::new(),

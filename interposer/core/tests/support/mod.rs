@@ -257,6 +257,19 @@ impl Driver {
         (numbers[1], numbers[2])
     }
 
+    /// Lets the program end by itself, and returns what it wrote on standard error, if that is a pipe.
+    pub fn end(self) -> String {
+        let mut driver = std::mem::ManuallyDrop::new(self);
+        // SAFETY: each field is taken out once, and nothing is dropped twice: the rest has no destructor that matters.
+        drop(unsafe { std::ptr::read(&raw const driver.input) });
+        let _ = driver.child.wait();
+        let mut text = String::new();
+        if let Some(mut errors) = driver.child.stderr.take() {
+            std::io::Read::read_to_string(&mut errors, &mut text).unwrap();
+        }
+        text
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
