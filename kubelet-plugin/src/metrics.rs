@@ -119,6 +119,8 @@ pub struct Metrics {
     pub forced_launches: Family<ClaimChip, Gauge>,
     /// Processes that found no free slot.
     pub without_slot: Family<WholeClaim, Gauge>,
+    /// Functions of the vendor's that take memory or launch, that the claim's processes got, and that have no hook.
+    pub unhooked_functions: Family<WholeClaim, Gauge>,
     /// What comparing the ledgers with the vendor's numbers shows.
     pub audit: AuditMetrics,
     /// What is shown of each claim, to be dropped with it.
@@ -152,6 +154,7 @@ impl Metrics {
             launches: Family::default(),
             forced_launches: Family::default(),
             without_slot: Family::default(),
+            unhooked_functions: Family::default(),
             audit: AuditMetrics::default(),
             shown: Arc::default(),
         };
@@ -226,6 +229,12 @@ impl Metrics {
             "Processes that found no free slot, since the claim was prepared",
             self.without_slot.clone(),
         );
+        registry.register(
+            "vnpu_claim_unhooked_functions",
+            "Times that processes got a function of the vendor's that takes memory or launches and that the interposer \
+             does not know, since the claim was prepared",
+            self.unhooked_functions.clone(),
+        );
     }
 
     /// Drops the usage of a claim that is gone.
@@ -246,6 +255,7 @@ impl Metrics {
 
     fn hide(&self, shown: Shown) {
         self.without_slot.remove(&shown.claim);
+        self.unhooked_functions.remove(&shown.claim);
         self.hide_chips(shown.chips.into_iter());
     }
 
@@ -279,6 +289,7 @@ impl Metrics {
             claim_uid: usage.claim.to_string(),
         };
         self.without_slot.get_or_create(&claim).set(i64::from(usage.without_slot));
+        self.unhooked_functions.get_or_create(&claim).set(number(usage.unhooked_functions));
         let mut chips = Vec::with_capacity(usage.chips.len());
         for chip in &usage.chips {
             let label = ClaimChip {

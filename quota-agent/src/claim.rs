@@ -36,6 +36,7 @@ impl Claim {
             live_slots: self.usage.owned()?.0,
             slot_count: u32::from(SLOT_COUNT),
             without_slot,
+            unhooked_functions: self.usage.unhooked_functions()?,
         })
     }
 }

@@ -92,6 +92,7 @@ impl Reader {
             live_slots,
             slot_count: u32::from(SLOT_COUNT),
             without_slot: region.without_slot()?,
+            unhooked_functions: region.unhooked_functions()?,
         };
         Ok(Some(ClaimReading { usage, terms, occupied, damage }))
     }

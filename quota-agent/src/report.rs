@@ -76,6 +76,9 @@ pub struct ClaimUsage {
     pub slot_count: u32,
     /// Processes that found every slot taken, since the region was made; at most [`MOST_WITHOUT_SLOT`].
     pub without_slot: u32,
+    /// Functions of the vendor's that take memory or launch, that its processes asked for by name and got, and that the
+    /// interposer does not know, since the region was made: what they do is not limited. Each asking counts.
+    pub unhooked_functions: u64,
 }
 
 /// No kernel has more processes at a time (`PID_MAX_LIMIT` of Linux). A greater number says only that a tenant

@@ -274,6 +274,13 @@ impl UsageRegion {
         Ok(u32::try_from(believed).unwrap_or(MOST_WITHOUT_SLOT).min(MOST_WITHOUT_SLOT))
     }
 
+    /// Functions that processes got and that have no hook.
+    pub(crate) fn unhooked_functions(&self) -> Result<u64, AgentError> {
+        let head = self.file.read(0, USAGE_DEVICES_OFFSET + USAGE_DEVICE_SIZE)?;
+        // The first chip's counters have them.
+        Ok(word(&head, USAGE_DEVICES_OFFSET + offset_of!(UsageDevice, unhooked_functions)))
+    }
+
     /// What the ledger says of the claim's `chips`, which are its quota's.
     pub(crate) fn chips(&self, chips: Vec<(DeviceUuid, QuotaValues)>) -> Result<Vec<ChipUsage>, AgentError> {
         self.read(|view| {

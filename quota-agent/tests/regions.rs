@@ -82,12 +82,13 @@ fn processes_without_a_slot_are_told_beside_those_with_one() {
     view.device(0).unwrap().slotless_processes.store(1, Ordering::SeqCst);
     view.device(1).unwrap().slotless_denied.store(3, Ordering::SeqCst);
     view.device(1).unwrap().unhooked.store(4, Ordering::SeqCst);
+    view.device(0).unwrap().unhooked_functions.store(5, Ordering::SeqCst);
     view.raise_high_water(usize::from(SLOT_COUNT));
     assert_eq!(agent.attached(&uid(1)).unwrap(), Attached::Unknown, "nobody is held to the quota");
     let pid = process_with_slot(&usage, usize::from(SLOT_COUNT) - 1, 1000);
     assert_eq!(agent.attached(&uid(1)).unwrap(), Attached::Crowded);
     let found = agent.usage(&uid(1)).unwrap();
-    assert_eq!(found.without_slot, 1);
+    assert_eq!((found.without_slot, found.unhooked_functions), (1, 5));
     let of_chips = |of: fn(&ChipUsage) -> u64| found.chips.iter().map(of).collect::<Vec<_>>();
     assert_eq!(of_chips(|c| c.denied_without_slot), [0, 3]);
     assert_eq!(of_chips(|c| c.unaccounted), [0, 4]);

@@ -16,7 +16,6 @@ use standin_protocol::Machine;
 use support::{GIB, MIB, Node, libraries, share, uid};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::share::ChipShare;
-use vnpu_quota_abi::usage::{USAGE_DEVICES_OFFSET, UsageDevice};
 
 /// Every way to get at the driver's functions.
 const WAYS: [&str; 6] = ["link", "dlsym", "dlsym-ptsz", "proc", "proc-ptsz", "proc-old"];
@@ -311,47 +310,4 @@ fn a_quota_looks_like_a_smaller_gpu() {
     }
     let usage = world.node.agent.usage(&uid(1)).unwrap();
     assert!(usage.chips[0].denied >= 2 && usage.chips[0].unaccounted == 0, "{usage:?}");
-}
-
-/// A driver that is newer than we are: what it has and we do not know goes by, and is counted if it takes memory.
-#[test]
-fn functions_of_a_newer_driver_pass_and_are_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/future.c");
-    let build = |out: &str, options: &[&str]| {
-        let mut command = support::arch::compiler();
-        command.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
-        assert!(command.status().unwrap().success());
-    };
-    build("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1"]);
-    build("client", &["-DCLIENT", "-ldl"]);
-    let node = Node::empty();
-    node.claim(1, vec![support::gpu_share([7; 16], GIB)]);
-    let preload = libraries().join("libvnpu.so");
-    let mut command = support::arch::program(&dir.path().join("client"), &preload, dir.path());
-    let out = command.env("VNPU_REGION_DIR", node.dir.path()).output().unwrap();
-    let (text, log) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
-    assert!(out.status.success(), "{text}{log}");
-    let mut expected = String::new();
-    for (asker, found, missing) in
-        [("cuGetProcAddress", -1, -1), ("cuGetProcAddress_v2", 0, 1), ("cuGetProcAddress_v2_ptsz", 0, 1)]
-    {
-        for (version, known) in [(12_000, "ours"), (14_000, "theirs")] {
-            let line = |name: &str, code: i32, status: i32, whose: &str| {
-                format!("{asker} {version} {name} {code} {status} {whose}\n")
-            };
-            expected += &line("cuMemAlloc", 0, found, known);
-            for name in ["cuMemAllocSomehow", "cuLaunchHostFunc", "cuPaintItBlack"] {
-                expected += &line(name, 0, found, "theirs");
-            }
-            expected += &line("cuNothing", 500, missing, "nobody");
-        }
-        expected += &format!("{asker} wrong flags 1 1\n{asker} no status 0\n");
-    }
-    assert_eq!(text, expected);
-    // Of each asker: the new version of cuMemAlloc, and twice the function that nobody knows.
-    let usage = std::fs::read(node.file(1, "usage")).unwrap();
-    let at = USAGE_DEVICES_OFFSET + std::mem::offset_of!(UsageDevice, unhooked_functions);
-    assert_eq!(u64::from_le_bytes(usage[at..at + 8].try_into().unwrap()), 9, "{log}");
-    assert_eq!(log.lines().filter(|line| line.contains("cuMemAlloc")).count(), 1, "{log}");
 }

@@ -122,7 +122,7 @@ fn nvml_shows_the_claims_part_of_its_device_and_the_other_device_as_it_is() {
     let list = lines(&seen, "process ").into_iter().find(|line| line["pid"] == own.pid()).unwrap();
     assert_eq!((&list["pid2"], &list["pid1"], &list["bytes1"]), (&own.pid(), &own.pid(), &list["bytes"]));
     let counts = lines(&seen, "processes ");
-    assert_eq!(counts[0]["count"], counts[0]["short"], "how many there are is said where there is no room");
+    assert_eq!(counts[0]["count"], counts[0]["room1"], "how many there are is said where there is no room");
     assert_eq!(counts[0]["code"], "7", "{seen}");
     assert_eq!(counts[1]["count"], "1", "{seen}");
 }

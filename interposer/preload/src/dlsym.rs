@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::asm::{Dlsym, dlvsym};
 use crate::libc::{RTLD_NEXT, bytes};
-use crate::{elf, hooks};
+use crate::{elf, hooks, unhooked};
 
 /// What the assembly half does next: `jump` not 0 means jump to `address`, else return it.
 #[repr(C)]
@@ -29,7 +29,15 @@ pub(crate) unsafe extern "C" fn vnpu_dlsym_hooked(handle: *mut c_void, name: *co
         return onward;
     }
     // SAFETY: zero-terminated by contract.
-    let Some(hook) = hooks::find(unsafe { bytes(name) }) else { return onward };
+    let asked = unsafe { bytes(name) };
+    let Some(hook) = hooks::find(asked) else {
+        // SAFETY: as below; what a program does not get is nothing to count.
+        if unhooked::concerned(asked).is_some() && !unsafe { real(handle, name) }.is_null() {
+            // SAFETY: zero-terminated by contract.
+            unsafe { unhooked::got(name) };
+        }
+        return onward;
+    };
     // SAFETY: the real function, with the caller's arguments; a handle does not depend on who asks. For
     // RTLD_DEFAULT (null) this finds our own export, which is what the program is to get.
     let found = unsafe { real(handle, name) };

@@ -15,6 +15,7 @@ mod libc;
 mod manage;
 mod memory;
 mod real;
+mod unhooked;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -34,6 +34,7 @@ fn usage(without_slot: u32, counted: u64) -> ClaimUsage {
         live_slots: 512,
         slot_count: 512,
         without_slot,
+        unhooked_functions: counted,
     }
 }
 
@@ -65,6 +66,7 @@ fn the_usage_of_a_claim_is_shown_until_it_is_gone() {
         "vnpu_claim_memory_quota_bytes 1000",
         "vnpu_claim_memory_used_bytes 500",
         "vnpu_claim_processes_without_slot 1",
+        "vnpu_claim_unhooked_functions 3",
     ];
     assert_eq!(lines(&registry), shown);
     metrics.keep_claims(|claim| *claim == uid());

@@ -190,6 +190,7 @@ pub(crate) fn regions(arguments: &DoctorArguments, report: &mut Report) {
         words.extend(seen.reading.damage.map(str::to_owned));
         let counts = [
             (u64::from(usage.without_slot), "processes found no slot"),
+            (usage.unhooked_functions, "functions were asked for that the interposer does not know"),
             (sum(|c| c.unaccounted), "allocations went round the ledger"),
             (sum(|c| c.unknown_frees), "frees of memory that the ledger does not know"),
             (sum(|c| c.compute.forced), "launches were let through after too long a wait"),

@@ -53,6 +53,8 @@ pub(crate) struct Row {
     pub(crate) forced: u64,
     /// Allocations that went round the ledger.
     pub(crate) unaccounted: u64,
+    /// Functions that the claim's processes asked for and that the interposer does not know.
+    pub(crate) unhooked_functions: u64,
 }
 
 fn word<S: Serializer>(mode: &ComputeMode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -106,6 +108,7 @@ fn row(uid: &str, seen: &Seen, i: usize, chip: &ChipUsage, was: Option<(&Seen, &
         denied: chip.denied.saturating_add(chip.denied_without_slot),
         forced: chip.compute.forced,
         unaccounted: chip.unaccounted,
+        unhooked_functions: usage.unhooked_functions,
     })
 }
 
@@ -153,6 +156,7 @@ pub(crate) mod tests {
             live_slots: 2,
             slot_count: 512,
             without_slot: 0,
+            unhooked_functions: 9,
         };
         let terms = ChipTerms { cores: Percent(30), mode: ComputeMode::Hard, priority: 5, entry: 0 };
         let reading = ClaimReading { usage, terms: vec![terms], occupied: 2, damage: None };
@@ -174,7 +178,7 @@ pub(crate) mod tests {
         let near = |rate: Option<f64>, to: f64| (rate.unwrap() - to).abs() < 1e-6;
         assert!(near(row.share, 30.0) && near(row.throttled, 60.0) && near(row.launches, 25.0), "{row:?}");
         assert_eq!((row.denied, row.forced, row.cores, row.processes), (3, 4, 30, 2));
-        assert_eq!((row.used, row.memory), ((1 << 30) + 7, 4 << 30));
+        assert_eq!((row.used, row.memory, row.unhooked_functions), ((1 << 30) + 7, 4 << 30, 9));
     }
 
     #[test]

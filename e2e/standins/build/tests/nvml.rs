@@ -71,7 +71,7 @@ fn memory_and_processes_are_told_by_device_and_by_the_numbers_of_the_machine() {
     }
     let counts = lines(&seen, "processes");
     assert_eq!((&*counts[0]["count"], &*counts[0]["code"]), ("0", "0"));
-    for count in ["count", "count1", "count2", "short"] {
+    for count in ["count", "count1", "count2", "room1"] {
         assert_eq!(counts[1][count], "2", "{seen}");
     }
     assert_eq!(counts[1]["code"], "7", "with too little room there is an error beside the number");

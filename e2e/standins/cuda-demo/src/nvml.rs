@@ -154,14 +154,14 @@ fn one(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Refused> 
 /// The list in all its versions, and what is said where there is too little room for it.
 fn processes(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Refused> {
     type D = *mut c_void;
-    let mut short = 0;
+    let (mut one, mut short) = ([Process::default(); 1], 1);
     let code = call!(
         find,
         "nvmlDeviceGetComputeRunningProcesses_v3",
         (D, *mut c_uint, *mut Process),
         device,
         &mut short,
-        null_mut()
+        one.as_mut_ptr()
     )
     .err()
     .map_or(0, |refused| refused.code);
@@ -193,7 +193,7 @@ fn processes(find: Symbol, index: c_uint, device: *mut c_void) -> Result<(), Ref
         first.as_mut_ptr()
     )?;
     say(&format!(
-        "processes gpu={index} count={count} count2={count2} count1={count1} short={short} code={code}"
+        "processes gpu={index} count={count} count2={count2} count1={count1} room1={short} code={code}"
     ));
     for place in 0..(count as usize).min(32) {
         let (third, second, first) = (third[place], second[place], first[place]);

@@ -6,9 +6,9 @@ use core::ffi::{c_char, c_void};
 
 use super::cuda::{Opaque, VENDOR, memory, pitched, place};
 use crate::call::{alloc, info, total};
-use crate::core_library::{self, Core};
-use crate::libc::{Errno, bytes};
+use crate::libc::bytes;
 use crate::real::Real;
+use crate::unhooked;
 
 type Alloc = unsafe extern "C" fn(*mut u32, u32) -> i32;
 type AllocPitch = unsafe extern "C" fn(*mut u32, *mut u32, u32, u32, u32) -> i32;
@@ -132,28 +132,15 @@ fn put_ours(code: i32, symbol: *const c_char, function: *mut Opaque) -> i32 {
     if code != 0 || symbol.is_null() || found.is_null() {
         return code;
     }
-    let _errno = Errno::save();
     // SAFETY: zero-terminated by contract.
-    let name = unsafe { bytes(symbol) };
-    if let Some(hook) = super::behind(name, found) {
+    if let Some(hook) = super::behind(unsafe { bytes(symbol) }, found) {
         // SAFETY: as above.
         unsafe { *function = hook.address() };
-    } else if concerns_us(name)
-        && let Core::Loaded(core) = core_library::get()
-    {
-        // SAFETY: the back end's function with a zero-terminated name.
-        unsafe { (core.unhooked)(VENDOR as u32, symbol) };
+    } else {
+        // SAFETY: zero-terminated by contract.
+        unsafe { unhooked::got(symbol) };
     }
     code
-}
-
-/// Whether a function takes memory or launches, by its name.
-fn concerns_us(name: &[u8]) -> bool {
-    let families: [&[u8]; 6] =
-        [b"cuMemAlloc", b"cuMemCreate", b"cuArray", b"cuMipmappedArrayCreate", b"cuLaunch", b"cuGraphLaunch"];
-    let harmless: [&[u8]; 4] = [b"cuMemAllocHost", b"cuLaunchHostFunc", b"cuArrayGet", b"cuArrayDestroy"];
-    let is = |families: &[&[u8]]| families.iter().any(|family| name.starts_with(family));
-    is(&families) && !is(&harmless)
 }
 
 #[unsafe(no_mangle)]
