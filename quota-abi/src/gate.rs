@@ -11,6 +11,7 @@ use crate::bucket;
 use crate::device::{ChipTable, DeviceEntry};
 use crate::lease::{self, Held, nanoseconds, tick, ticks_until};
 use crate::line::{Line, Mode, Terms, clock, may_run};
+use crate::mark::{Mark as Step, reached};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Times in nanoseconds.
@@ -234,9 +235,11 @@ impl Gate {
         }
         let Some(entry) = chip.entry(terms.entry) else { return };
         entry.busy_ns.fetch_add(elapsed, Ordering::Relaxed);
+        reached(Step::TimeCounted);
         let share = terms.share_milli.max(1);
         self.longest = self.longest.max(u64::try_from(bucket::wall(elapsed, share)).unwrap_or(0));
         bucket::charge(&entry.tat, clock(now), elapsed, share);
+        reached(Step::Charged);
         if terms.mode != Mode::Hard {
             bucket::cut_debt(&entry.tat, clock(now), bucket::wall(self.tuning.debt, share));
         }
@@ -302,6 +305,7 @@ impl Gate {
             return Answer::Wait(if terms.mode == Mode::Hard { hard } else { look });
         }
         own.waiting_until.store(tick(now + 2 * self.tuning.look), Ordering::Relaxed);
+        reached(Step::WaitSaid);
         self.take(word, own, terms, others.before, now)
     }
 

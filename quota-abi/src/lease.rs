@@ -5,6 +5,7 @@
 //! its expiry (a SIGSTOP, a debugger) cannot renew or release what somebody else took meanwhile. Times are ticks of
 //! 2^16 ns of `CLOCK_MONOTONIC`, compared modulo 2^32 (78 hours).
 
+use crate::mark::{Mark, reached};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Nanoseconds per tick, as a power of two.
@@ -93,20 +94,24 @@ pub fn take(word: &AtomicU64, owner: u16, now: u32, expiry: u32, grace: u32) -> 
     }
     let next = Lease { epoch: lease.epoch.wrapping_add(1), owner: Some(owner), expiry }.to_word();
     // SYNC POINT: Acquire pairs with the Release in `release`: the last owner's charges are seen.
-    word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).ok().map(|_| Held { word: next })
+    word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    reached(Mark::LeaseTaken);
+    Some(Held { word: next })
 }
 
 /// Moves the end of a lease that is still ours; `None` when somebody took it.
 pub fn renew(word: &AtomicU64, held: Held, expiry: u32) -> Option<Held> {
     let next = Lease { expiry, ..Lease::from_word(held.word) }.to_word();
-    word.compare_exchange(held.word, next, Ordering::AcqRel, Ordering::Relaxed)
-        .ok()
-        .map(|_| Held { word: next })
+    word.compare_exchange(held.word, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    reached(Mark::LeaseRenewed);
+    Some(Held { word: next })
 }
 
 /// Gives the lease back, unless somebody took it meanwhile; returns whether it was ours to the end.
 pub fn release(word: &AtomicU64, held: Held) -> bool {
     let free = Lease { owner: None, expiry: 0, ..Lease::from_word(held.word) }.to_word();
     // SYNC POINT: Release pairs with the Acquire in `take`.
-    word.compare_exchange(held.word, free, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    let to_the_end = word.compare_exchange(held.word, free, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    reached(Mark::LeaseReleased);
+    to_the_end
 }

@@ -7,6 +7,7 @@
 //! undershoot of a reading: `commit` adds to `committed` before it subtracts from `reserved`, and a sum reads
 //! `reserved` before `committed`; a moving reservation is counted once or twice, never missed.
 
+use crate::mark::{Mark, reached};
 use crate::slot::{SlotCell, SlotTable};
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -100,11 +101,14 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
             }
             first_of_slot = before == 0;
             published = true;
+            reached(Mark::ReservePublished);
         }
         let sum = sum(table, request.device);
         if sum.used(request.charge_overhead) <= request.quota {
+            reached(Mark::ReserveGranted);
             return Ok(());
         }
+        reached(Mark::ReserveRefused);
         let others = sum.reserved.saturating_sub(request.bytes);
         let settled = Sum { reserved: request.bytes, ..sum };
         if others == 0 || settled.used(request.charge_overhead) > request.quota {
@@ -132,7 +136,9 @@ pub fn reserve<T: SlotTable>(table: &T, request: &Request, mut wait: impl FnMut(
 pub fn commit(cell: &SlotCell, bytes: u64) {
     // SYNC POINT: in this order, against `sum`.
     cell.committed.fetch_add(bytes, Ordering::SeqCst);
+    reached(Mark::CommitAdded);
     subtract(&cell.reserved, bytes);
+    reached(Mark::Committed);
 }
 
 /// The allocation failed: its reservation is dropped.
@@ -143,6 +149,7 @@ pub fn abandon(cell: &SlotCell, bytes: u64) {
 /// The allocation was freed.
 pub fn release(cell: &SlotCell, bytes: u64) {
     subtract(&cell.committed, bytes);
+    reached(Mark::Released);
 }
 
 /// Never below zero: the region is writable by the tenant, and an underflow would read as exabytes in use.

@@ -14,6 +14,7 @@ pub mod header;
 pub mod lease;
 pub mod ledger;
 pub mod line;
+pub mod mark;
 pub mod quota;
 pub mod recent;
 pub mod slot;

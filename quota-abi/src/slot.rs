@@ -5,6 +5,7 @@
 //! drops it when the process dies, however it dies. So an owned slot whose lock is free belongs to a dead
 //! process, unless that process closed the file by accident, which the caller cross-checks.
 
+use crate::mark::{Mark, reached};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Owner word of a slot that nobody has.
@@ -129,10 +130,12 @@ pub fn claim<T: SlotTable>(table: &T, slot: usize, owner: u64, pidns_inode: u32)
     let Some(head) = table.head(slot) else { return false };
     // Raised before the slot can hold bytes, so that no sum misses them.
     table.raise_high_water(slot + 1);
+    reached(Mark::HighWaterRaised);
     // SYNC POINT: Acquire pairs with the Release store in `finish_reap`: the new owner sees zeroed cells.
     if head.owner.compare_exchange(FREE, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return false;
     }
+    reached(Mark::SlotTaken);
     head.pidns_inode.store(pidns_inode, Ordering::Relaxed);
     true
 }
@@ -140,10 +143,14 @@ pub fn claim<T: SlotTable>(table: &T, slot: usize, owner: u64, pidns_inode: u32)
 /// Starts to reap slot `slot` if `owner` still has it. The caller found the owner dead, or is the owner.
 /// Exactly one caller gets `true` and must call [`finish_reap`].
 pub fn begin_reap<T: SlotTable>(table: &T, slot: usize, owner: u64) -> bool {
-    table.head(slot).is_some_and(|head| {
+    let begun = table.head(slot).is_some_and(|head| {
         owner != FREE
             && head.owner.compare_exchange(owner, REAPING, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    })
+    });
+    if begun {
+        reached(Mark::ReapBegun);
+    }
+    begun
 }
 
 /// Zeroes the slot after [`begin_reap`] and frees it; returns the bytes it held over all chips. Also finishes
@@ -155,11 +162,13 @@ pub fn finish_reap<T: SlotTable>(table: &T, slot: usize) -> u64 {
         bytes = bytes.saturating_add(cell.committed.swap(0, Ordering::SeqCst));
         bytes = bytes.saturating_add(cell.reserved.swap(0, Ordering::SeqCst));
         cell.overhead.store(0, Ordering::SeqCst);
+        reached(Mark::ReapCellZeroed);
     }
     if let Some(head) = table.head(slot) {
         head.pidns_inode.store(0, Ordering::Relaxed);
         head.state.store(0, Ordering::Relaxed);
         head.heartbeat.store(0, Ordering::Relaxed);
+        reached(Mark::ReapZeroed);
         // SYNC POINT: pairs with the compare-and-swap in `claim`.
         head.owner.store(FREE, Ordering::SeqCst);
     }

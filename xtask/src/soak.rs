@@ -1,4 +1,4 @@
-//! `xtask soak`: a thousand kills of the node plugin, the long forms of miri and fuzzing, then the end-to-end cases
+//! `xtask soak`: a thousand kills of the node plugin, ten thousand of programs under the interposer, the long forms of miri and fuzzing, then the end-to-end cases
 //! again and again, each time on a fresh cluster, until the time is up or one fails. What happens once in a hundred
 //! runs shows here.
 
@@ -6,14 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::shell::NotRun;
+use crate::shell::{NotRun, cargo_program, command, finish};
 
 /// Seconds of each fuzz target.
 const FUZZ: u64 = 300;
 
+/// Kills programs that allocate all the time, at random moments: the ledger stays exact.
+fn storm(kills: u32) -> Result<()> {
+    let arguments = ["test", "--quiet", "-p", "vnpu-core", "--test", "storm", "sigkills"];
+    finish(command(&cargo_program(), &arguments).env("VNPU_STORM_KILLS", kills.to_string()))
+}
+
 /// Runs for `minutes`.
 pub(crate) fn run(minutes: u64, filter: &[String]) -> Result<()> {
     crate::crash::run(1000)?;
+    storm(10_000)?;
     // Elsewhere than on a machine with what they need they say so, which is no reason to stop.
     for check in [crate::miri::run(), crate::fuzz::run(FUZZ)] {
         match check {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vnpu_quota_abi::ledger::{self, Request, Sum};
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValues};
 use vnpu_quota_abi::slot::{self, FREE, REAPING, SlotCell, SlotTable};
 use vnpu_quota_abi::usage::UsageDevice;
@@ -140,6 +141,7 @@ impl Claim {
                 if !free || !liveness::lock(fd, i) {
                     continue;
                 }
+                reached(Mark::SlotLocked);
                 if slot::claim(&self.usage, i, identity.owner, identity.namespace) {
                     self.slot = i;
                     self.locked.store(true, Ordering::Relaxed);
@@ -178,6 +180,7 @@ impl Claim {
             if head.owner.load(Ordering::SeqCst) == FREE || i == self.slot || !liveness::lock(fd, i) {
                 continue;
             }
+            reached(Mark::ReapLocked);
             // We hold the lock: the owner died, closed the file, or executed another program. Who it is counts
             // from now on only; before the lock the slot may have changed hands.
             let owner = head.owner.load(Ordering::SeqCst);

@@ -49,6 +49,8 @@ pub unsafe extern "C" fn vnpu_core_entry(front: *const FrontTable) -> *const Cor
         return std::ptr::null();
     }
     FRONT.store(std::ptr::from_ref(front).cast_mut(), Ordering::Release);
+    #[cfg(feature = "fault")]
+    crate::fault::arm();
     &raw const TABLE
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use vnpu_quota_abi::device::ChipTable;
 use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
 use vnpu_quota_abi::line::Terms;
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::usage::UsageDevice;
 
 use crate::chip_region::ChipRegion;
@@ -282,6 +283,7 @@ impl Lane {
                     lane.granted = launches;
                     // One of them is the caller's.
                     self.allowed.store(i64::from(launches) - 1, Ordering::Relaxed);
+                    reached(Mark::LaunchAllowed);
                     return None;
                 }
                 Answer::Mark => {
@@ -369,6 +371,7 @@ impl Inner {
             let event = self.spare.pop().or_else(|| events.create());
             recorded.extend(event.filter(|event| events.record(*event, stream)));
         }
+        reached(Mark::EventRecorded);
         if !self.gate.marked(clock::now()) {
             self.spare.append(&mut recorded);
         } else if recorded.is_empty() {

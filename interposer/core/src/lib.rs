@@ -9,6 +9,8 @@ mod clock;
 mod compute;
 mod entry;
 mod events;
+#[cfg(feature = "fault")]
+mod fault;
 mod incarnation;
 mod lane;
 mod liveness;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
 use vnpu_quota_abi::ledger;
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::table::{
     CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Ticket, Vendor, Verdict,
 };
@@ -78,6 +79,7 @@ impl Process {
             mappings: Pointers::new(),
         };
         process.attach_rest();
+        reached(Mark::Attached);
         process
     }
 
@@ -278,6 +280,7 @@ impl Process {
             ledger::abandon(cell, ticket.bytes);
             return;
         }
+        reached(Mark::Allocated);
         ledger::commit(cell, ticket.bytes);
         let block = block_of(ticket);
         match self.pointers.insert(tagged(kind, key), block) {
@@ -289,6 +292,7 @@ impl Process {
                 "an allocation cannot be remembered; its bytes count until this process ends",
             ),
         }
+        reached(Mark::Remembered);
     }
 
     /// Forgets a key, or one of its holders, before it is freed.
@@ -297,6 +301,7 @@ impl Process {
             Some(None) => Forgotten::Held,
             Some(Some(block)) => {
                 *ticket = self.ticket(key, block);
+                reached(Mark::Forgotten);
                 Forgotten::Last
             }
             None => {
@@ -382,6 +387,7 @@ impl Process {
         }
         let block = block_of(ticket);
         if ok {
+            reached(Mark::Freed);
             self.give_back(block);
         } else if kind != KeyKind::Mapping {
             let _ = self.pointers.insert(tagged(kind, ticket.key), block);

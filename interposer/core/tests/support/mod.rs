@@ -35,31 +35,39 @@ fn run(command: &mut Command) {
 pub fn libraries() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        if let Some(dir) = std::env::var_os("VNPU_INTERPOSER_DIR") {
-            return PathBuf::from(dir);
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let cargo = |directory: &Path| {
-            let mut command = Command::new(env!("CARGO"));
-            command.args(["build", "--release"]).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-            arch::cargo_target(&mut command);
-            command.current_dir(directory);
-            command
-        };
-        let preload = tmp.join("preload");
-        // From its own directory, where its own cargo settings are.
-        run(cargo(&root.join("interposer/preload")).arg("--target-dir").arg(&preload));
-        let core = tmp.join("core");
-        run(cargo(&root).args(["-p", "vnpu-core"]).arg("--target-dir").arg(&core));
-        // One directory per test program, since several may do this at the same time.
-        let dir = tmp.join(format!("lib-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let built = arch::released();
-        fs::copy(preload.join(&built).join("libvnpu.so"), dir.join("libvnpu.so")).unwrap();
-        fs::copy(core.join(&built).join("libvnpu_core.so"), dir.join("libvnpu_core.so")).unwrap();
-        dir
+        let given = std::env::var_os("VNPU_INTERPOSER_DIR").map(PathBuf::from);
+        given.unwrap_or_else(|| build_libraries("lib", "core", &[]))
     })
+}
+
+/// As [`libraries`], with a back end that ends or stops the process where `VNPU_FAULT` says.
+pub fn faulty_libraries() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| build_libraries("faulty", "core-fault", &["--features", "fault"]))
+}
+
+fn build_libraries(name: &str, target: &str, options: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let cargo = |directory: &Path| {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--release"]).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        arch::cargo_target(&mut command);
+        command.current_dir(directory);
+        command
+    };
+    let preload = tmp.join("preload");
+    // From its own directory, where its own cargo settings are.
+    run(cargo(&root.join("interposer/preload")).arg("--target-dir").arg(&preload));
+    let core = tmp.join(target);
+    run(cargo(&root).args(["-p", "vnpu-core"]).args(options).arg("--target-dir").arg(&core));
+    // One directory per test program, since several may do this at the same time.
+    let dir = tmp.join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let built = arch::released();
+    fs::copy(preload.join(&built).join("libvnpu.so"), dir.join("libvnpu.so")).unwrap();
+    fs::copy(core.join(&built).join("libvnpu_core.so"), dir.join("libvnpu_core.so")).unwrap();
+    dir
 }
 
 /// How the fake ACL libraries lie on each other.

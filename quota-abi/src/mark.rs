@@ -1,0 +1,114 @@
+//! The steps of the protocols between which a process may die or be stopped and leave something half done for others:
+//! tests do both at each of them. Without the feature `fault`, which nothing that is shipped has, a mark is nothing.
+
+macro_rules! marks {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+        /// A step, named after what has just been done.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Mark {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Mark {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name, as it is written here.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+marks! {
+    /// A slot's record lock is taken, its owner word is not.
+    SlotLocked,
+    /// The table's high water is raised, the slot is not taken.
+    HighWaterRaised,
+    /// The owner word says who, not yet in which PID namespace.
+    SlotTaken,
+    /// The process is attached.
+    Attached,
+    /// Bytes are reserved, and nobody has looked whether the quota allows it.
+    ReservePublished,
+    /// The quota does not allow it, and the bytes are still reserved.
+    ReserveRefused,
+    /// The reservation is granted; the vendor comes next.
+    ReserveGranted,
+    /// The vendor has given the memory; the ledger knows only of the reservation.
+    Allocated,
+    /// The bytes are counted as used, and as reserved too.
+    CommitAdded,
+    /// The bytes are counted as used, the process does not know the pointer.
+    Committed,
+    /// The allocation is complete.
+    Remembered,
+    /// The process has forgotten the pointer; the vendor still has the memory.
+    Forgotten,
+    /// The vendor has taken the memory back; the ledger counts it.
+    Freed,
+    /// The free is complete.
+    Released,
+    /// The record lock of somebody else's slot is taken, to look whether its owner lives.
+    ReapLocked,
+    /// The slot of a dead process says that it is being zeroed.
+    ReapBegun,
+    /// One chip's cell of it is zeroed.
+    ReapCellZeroed,
+    /// All of it is, and it is not free yet.
+    ReapZeroed,
+    /// The claim has said that it waits for the chip.
+    WaitSaid,
+    /// The chip's lease is taken, nothing is launched.
+    LeaseTaken,
+    /// An event is recorded in the stream, the gate does not know it.
+    EventRecorded,
+    /// Launches are allowed, and none is made.
+    LaunchAllowed,
+    /// Device time is in the chip's counter, and not charged.
+    TimeCounted,
+    /// Device time is charged.
+    Charged,
+    /// The lease's end is moved.
+    LeaseRenewed,
+    /// The lease is given back.
+    LeaseReleased,
+}
+
+#[cfg(feature = "fault")]
+mod hook {
+    use core::sync::atomic::{AtomicPtr, Ordering};
+
+    use super::Mark;
+
+    static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+    /// From now on calls `hook` at each mark.
+    pub fn on_mark(hook: fn(Mark)) {
+        HOOK.store(hook as *mut (), Ordering::Release);
+    }
+
+    pub(super) fn call(mark: Mark) {
+        let hook = HOOK.load(Ordering::Acquire);
+        // SAFETY: null, which is `None`, or what `on_mark` stored.
+        if let Some(hook) = unsafe { core::mem::transmute::<*mut (), Option<fn(Mark)>>(hook) } {
+            hook(mark);
+        }
+    }
+}
+
+#[cfg(feature = "fault")]
+pub use hook::on_mark;
+
+/// The step is done.
+#[inline(always)]
+pub fn reached(mark: Mark) {
+    #[cfg(feature = "fault")]
+    hook::call(mark);
+    #[cfg(not(feature = "fault"))]
+    let _ = mark;
+}
