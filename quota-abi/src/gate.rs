@@ -23,6 +23,8 @@ pub struct Tuning {
     pub idle: u64,
     /// Device time that an idle claim saves up.
     pub burst: u64,
+    /// Wall time that a claim which is never idle, and uses less than its share, saves up.
+    pub saved: u64,
     /// Device time of debt that an elastic claim has to pay back at most.
     pub debt: u64,
     /// Nobody waits longer than this and twice the wall time of what he ran last, whatever the region says.
@@ -39,6 +41,7 @@ impl Tuning {
         lease: 3_000_000,
         idle: 200_000,
         burst: 20_000_000,
+        saved: 1_000_000_000,
         debt: 200_000_000,
         patience: 10_000_000_000,
         look: 500_000,
@@ -106,6 +109,10 @@ pub struct Gate {
     in_flight: usize,
     /// Launches since the last mark.
     since: u32,
+    /// Launches that are allowed and not made yet: threads inside the vendor's function.
+    under_way: u32,
+    /// Since when there are some without a change of their number.
+    under_way_since: u64,
     /// Launches behind unfinished marks.
     queued: u32,
     /// Measured device time of one launch, smoothed; 0 while unknown.
@@ -144,6 +151,8 @@ impl Gate {
             marks: [Mark { launches: 0, opens: false }; MARKS],
             in_flight: 0,
             since: 0,
+            under_way: 0,
+            under_way_since: 0,
             queued: 0,
             launch_ns: 0,
             last_work: 0,
@@ -171,6 +180,31 @@ impl Gate {
         self.last_work = now;
     }
 
+    /// Notes how many launches are allowed and not made yet: no mark is behind them, so the lease is not given back for
+    /// as long as one of them may still come. Whoever says so reports them by [`Gate::launched`] when they are made.
+    pub const fn under_way(&mut self, now: u64, launches: u32) {
+        if launches != self.under_way {
+            self.under_way = launches;
+            self.under_way_since = now;
+        }
+    }
+
+    /// Whether threads are on their way to the vendor's queue. Not believed for ever: one may have been ended there.
+    const fn is_entered(&self, now: u64) -> bool {
+        self.under_way > 0 && now.saturating_sub(self.under_way_since) < LONGEST_LAUNCH
+    }
+
+    /// Whether the oldest unfinished mark only opens an interval.
+    pub fn opens(&self) -> bool {
+        self.in_flight > 0 && self.marks.first().is_some_and(|mark| mark.opens)
+    }
+
+    /// Since when the oldest unfinished mark's launches have been running, as far as is known; `None` when nothing is
+    /// unfinished, or when what it ends is not this process's time.
+    pub fn running_since(&self) -> Option<u64> {
+        (self.in_flight > 0 && !self.opens()).then_some(self.running_since)
+    }
+
     /// Notes that the event that [`Answer::Mark`] asked for is recorded. Returns whether it is wanted: with too many
     /// under way it is not, and must not be reported by [`Gate::finished`].
     pub fn marked(&mut self, now: u64) -> bool {
@@ -191,7 +225,8 @@ impl Gate {
         if let Some(newest) = self.marks.last_mut() {
             newest.launches = newest.launches.saturating_add(mark.launches);
         }
-        self.gap = true;
+        // The gap opens the next interval too.
+        (self.opens, self.gap) = (false, true);
         false
     }
 
@@ -200,7 +235,7 @@ impl Gate {
         if let (Some(held), Some(word)) = (self.held.take(), chip.lease()) {
             lease::release(word, held);
         }
-        (self.in_flight, self.since, self.queued) = (0, 0, 0);
+        (self.in_flight, self.since, self.queued, self.under_way) = (0, 0, 0, 0);
         (self.closing, self.forced, self.opens, self.wanting) = (false, false, false, false);
     }
 
@@ -275,14 +310,16 @@ impl Gate {
         };
         own.last_active_tick.store(tick(now), Ordering::Relaxed);
         bucket::reprice(&own.tat, clock(now), terms.share_milli.max(1));
-        if !self.wanting {
-            self.wanting = true;
-            bucket::cut_credit(
-                &own.tat,
-                clock(now),
-                bucket::wall(self.tuning.burst, terms.share_milli.max(1)),
-            );
-        }
+        let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
+        let most = if self.wanting {
+            // Who waits saves up for as long as he does.
+            let waited = now.saturating_sub(self.denied_since.unwrap_or(now));
+            burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))
+        } else {
+            burst
+        };
+        self.wanting = true;
+        bucket::cut_credit(&own.tat, clock(now), most);
         match self.tend(chip, terms, now) {
             Tended::Busy(answer) => return answer,
             Tended::Holds { held, waited } => return self.grant(held, waited, now),
@@ -350,7 +387,7 @@ impl Gate {
             return Answer::Mark;
         }
         let idle_at = self.last_work + self.tuning.idle;
-        if self.in_flight == 0 && now >= idle_at {
+        if self.in_flight == 0 && now >= idle_at && !self.is_entered(now) {
             if let Some(word) = chip.lease() {
                 lease::release(word, held);
             }
@@ -358,7 +395,8 @@ impl Gate {
             self.wanting = false;
             return Answer::Rest;
         }
-        Answer::Wait(if self.in_flight == 0 { idle_at } else { now + self.tuning.look / 4 })
+        let idle = self.in_flight == 0 && now < idle_at;
+        Answer::Wait(if idle { idle_at } else { now + self.tuning.look / 4 })
     }
 
     /// What has to be done with a lease whether or not anybody wants to launch.
@@ -378,7 +416,7 @@ impl Gate {
             self.closing =
                 (expired && others.waiting) || !may_run(terms, credit.saturating_add(slack), &others);
         }
-        if self.closing && self.since == 0 && self.in_flight == 0 {
+        if self.closing && self.since == 0 && self.in_flight == 0 && !self.is_entered(now) {
             lease::release(word, held);
             self.held = None;
             self.closing = false;
@@ -448,6 +486,9 @@ impl Gate {
 
 /// Waits shorter than this are spun by the caller, because a sleep ends later than that.
 pub const SPIN: u64 = 80_000;
+
+/// A launch that takes longer than this on its way into the vendor's queue is not waited for.
+const LONGEST_LAUNCH: u64 = 2_000_000_000;
 
 /// Nobody waits longer for one launch, however long his kernels are.
 const MOST_PATIENCE: u64 = 120_000_000_000;

@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 3;
+pub const TABLE_VERSION: u32 = 4;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -224,9 +224,16 @@ pub struct CoreTable {
     /// be null. Returns whether they were written.
     pub memory_info:
         unsafe extern "C" fn(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32,
-    /// Returns when the calling thread may launch on `stream`, in bounded time.
-    pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
-    /// The program is about to destroy `stream`.
+    /// Returns when the calling thread may launch on `stream`, in bounded time. What it returns, unless it is null, is
+    /// handed to `launched` by the same thread when the vendor's function has returned.
+    pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> *const c_void,
+    /// A launch is in `stream`.
+    pub launched: unsafe extern "C" fn(launch: *const c_void, stream: *mut c_void),
+    /// The process holds the primary context of `device` once more.
+    pub retained: unsafe extern "C" fn(vendor: u32, device: i32),
+    /// It is about to hold it once less. Returns 1 if that ends the context, else 0.
+    pub released: unsafe extern "C" fn(vendor: u32, device: i32) -> u32,
+    /// The program is about to destroy `stream`, or to capture what it launches there.
     pub drop_stream: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
     /// The program is about to reset `device`, by its own number.
     pub drop_device: unsafe extern "C" fn(vendor: u32, device: i32),
@@ -238,7 +245,7 @@ pub struct CoreTable {
         processes: *mut ProcessNumbers,
         room: u32,
     ) -> u32,
-    /// The program is about to destroy a context.
+    /// The program is about to destroy a context; with null any of them.
     pub drop_context: unsafe extern "C" fn(vendor: u32, context: *mut c_void),
     /// A handle of physical memory has one holder more.
     pub hold: unsafe extern "C" fn(handle: u64),

@@ -14,7 +14,7 @@ use host::{Tenant, World};
 use proptest::prelude::*;
 use standin_executor::Discipline;
 use vnpu_quota_abi::bucket;
-use vnpu_quota_abi::gate::Tuning;
+use vnpu_quota_abi::gate::{Answer, Gate, Tuning};
 use vnpu_quota_abi::lease;
 use vnpu_quota_abi::line::Mode;
 
@@ -321,6 +321,57 @@ fn rubbish_in_the_region_delays_launches_and_never_stops_them() {
         world.run_to(30 * SECOND);
         assert!(world.busy(0) > before, "tat {tat:x} lease {lease:x}: {:?}", world.gate(0));
     }
+}
+
+#[test]
+fn credit_that_somebody_wrote_ends_with_the_next_decision() {
+    let tenants = hard(&[(20, Mix), (80, Mix)]);
+    let mut world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 14);
+    world.run_to(SECOND);
+    world.chip.entry(0).unwrap().tat.store(bucket::word(-1_000 * SECOND as i64, 200), Ordering::Relaxed);
+    // A second of wall time is believed: 200 ms of the chip.
+    let before = world.busy(0);
+    world.run_to(6 * SECOND);
+    let got = (world.busy(0) - before) as f64 / (5 * SECOND) as f64;
+    assert!((0.20..0.25).contains(&got), "{got}");
+}
+
+#[test]
+fn a_lease_is_kept_for_a_launch_that_is_on_its_way() {
+    let tenants = hard(&[(100, Mix)]);
+    let world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 15);
+    let (chip, terms) = (&world.chip, tenants[0].terms());
+    let mut gate = Gate::new(Tuning::DEFAULT);
+    let mut now = SECOND;
+    assert_eq!(gate.ask(chip, &terms, now), Answer::Mark);
+    assert!(gate.marked(now));
+    gate.finished(chip, &terms, now, 0);
+    assert!(matches!(gate.ask(chip, &terms, now), Answer::Go(_)));
+    // The thread is inside the vendor's function for 20 ms, far longer than an idle lease is kept.
+    for _ in 0..200 {
+        gate.under_way(now, 1);
+        assert!(matches!(gate.look(chip, &terms, now), Answer::Wait(_)) && gate.holds(), "{gate:?}");
+        now += SECOND / 10_000;
+    }
+    gate.launched(now, 1);
+    gate.under_way(now, 0);
+    assert_eq!(gate.look(chip, &terms, now), Answer::Mark, "and is measured when it has come");
+    assert!(gate.marked(now));
+    gate.finished(chip, &terms, now, 1_000_000);
+    assert_eq!(gate.busy_ns, 1_000_000);
+    now += Tuning::DEFAULT.idle;
+    assert_eq!(gate.look(chip, &terms, now), Answer::Rest);
+    // One that was ended on its way holds nothing for ever.
+    assert_eq!(gate.ask(chip, &terms, now), Answer::Mark);
+    assert!(gate.marked(now));
+    gate.finished(chip, &terms, now, 0);
+    assert!(matches!(gate.ask(chip, &terms, now), Answer::Go(_)));
+    for _ in 0..40 {
+        gate.under_way(now, 1);
+        let _ = gate.look(chip, &terms, now);
+        now += SECOND / 10;
+    }
+    assert!(!gate.holds(), "{gate:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use vnpu_quota_abi::device::{ChipTable, DeviceEntry};
+use vnpu_quota_abi::device::{ChipTable, DEVICE_SIZE, DeviceEntry};
 use vnpu_quota_abi::view::DeviceView;
 
 use crate::log;
@@ -23,7 +23,8 @@ impl ChipRegion {
     /// Maps the file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let file = File::open(path, true)?;
-        let region = Region::map(&file, true)?;
+        // Not what a neighbour has added to it, and the agent will take off again.
+        let region = Region::map_first(&file, DEVICE_SIZE, true)?;
         let view = DeviceView::open(region.mapping()).map_err(|e| e.words().to_owned())?;
         Ok(Self { view, file, path: path.to_owned(), _region: region })
     }
@@ -37,10 +38,10 @@ impl ChipRegion {
     fn is_whole(&self) -> bool {
         let again = || {
             self.file.reopen(&self.path)?;
-            self.file.is_whole()
+            self.file.has(DEVICE_SIZE)
         };
         // Where it cannot be opened again, it cannot be asked either.
-        let whole = self.file.is_whole().or_else(again).unwrap_or(true);
+        let whole = self.file.has(DEVICE_SIZE).or_else(again).unwrap_or(true);
         if !whole {
             log::once(
                 log::Kind::Cut,

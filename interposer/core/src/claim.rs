@@ -17,7 +17,7 @@ use crate::chips::Chip;
 use crate::lane::Lane;
 use crate::map::{File, Region};
 use crate::once::Once;
-use crate::rate::Rate;
+use crate::rate::{Backoff, Rate};
 use crate::{clock, incarnation, liveness, log};
 
 /// A claim of this process.
@@ -33,11 +33,19 @@ pub(crate) struct Claim {
     slot: usize,
     looks: Rate,
     dir: PathBuf,
-    // One per chip, opened at the first launch there; `None` inside where it cannot be.
-    lanes: Vec<Once<Option<Lane>>>,
+    // One per chip.
+    lanes: Vec<Way>,
     // Behind the views.
     _quota_region: Region,
     usage_region: Region,
+}
+
+/// The lane of a chip, opened at the first launch there, or later if that fails: a neighbour may have spoiled the
+/// region, and the agent repairs it.
+struct Way {
+    lane: Once<Lane>,
+    // Set by the first failure.
+    retry: Once<Backoff>,
 }
 
 /// Why a process got no slot.
@@ -102,7 +110,7 @@ impl Claim {
             slot: usize::MAX,
             looks: Rate::new(),
             dir: dir.to_owned(),
-            lanes: values.iter().map(|_| Once::new()).collect(),
+            lanes: values.iter().map(|_| Way { lane: Once::new(), retry: Once::new() }).collect(),
             _quota_region: quota_region,
             usage_region: region,
         };
@@ -272,12 +280,24 @@ impl Claim {
 
     /// Our way to one chip; `None` when its region cannot be used: then compute is not limited.
     pub(crate) fn lane(&self, device: usize) -> Option<&Lane> {
-        self.lanes.get(device)?.get_or_init(|| self.make_lane(device)).as_ref()
+        let way = self.lanes.get(device)?;
+        if let Some(lane) = way.lane.get() {
+            return Some(lane);
+        }
+        if way.retry.get().is_some_and(|retry| !retry.is_due()) {
+            return None;
+        }
+        let Some(lane) = self.make_lane(device) else {
+            way.retry.get_or_init(Backoff::new);
+            return None;
+        };
+        // Of threads that come at the same time one has its lane kept.
+        Some(way.lane.get_or_init(|| lane))
     }
 
     /// As [`Self::lane`], of a chip that has been launched on.
     pub(crate) fn open_lane(&self, device: usize) -> Option<&Lane> {
-        self.lanes.get(device)?.get()?.as_ref()
+        self.lanes.get(device)?.lane.get()
     }
 
     fn make_lane(&self, device: usize) -> Option<Lane> {
@@ -291,7 +311,10 @@ impl Claim {
             Err(problem) => {
                 log::once(
                     log::Kind::Compute,
-                    &format!("{}: {problem}; compute is not limited in this process", path.display()),
+                    &format!(
+                        "{}: {problem}; compute is not limited in this process until it is repaired",
+                        path.display()
+                    ),
                 );
                 None
             }

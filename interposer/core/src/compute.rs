@@ -45,19 +45,19 @@ const STACK: usize = 128 * 1024;
 const LONGEST_NAP: u64 = 1_000_000;
 
 impl Process {
-    /// Returns when the calling thread may launch on `stream`, in bounded time.
-    pub(crate) fn launch(&'static self, vendor: Vendor, stream: *mut c_void) {
-        let Some((claim, device, lane)) = self.lane(vendor) else { return };
-        let Some(events) = self.events(vendor) else { return };
-        if !lane.admit(stream, events, || terms(claim, device)) {
-            return;
+    /// Returns when the calling thread may launch on `stream`, in bounded time. The lane, if it wants to know when the
+    /// launch has been made.
+    pub(crate) fn launch(&'static self, vendor: Vendor, stream: *mut c_void) -> Option<&'static Lane> {
+        let (claim, device, lane) = self.lane(vendor)?;
+        let admission = lane.admit(stream, self.events(vendor)?, || terms(claim, device));
+        if admission.decided {
+            claim.count_compute(device, lane);
+            self.call_helper();
         }
-        claim.count_compute(device, lane);
-        lane.be_at(events.site());
-        self.call_helper();
+        admission.entered.then_some(lane)
     }
 
-    /// The program is about to destroy `stream`.
+    /// The program is about to destroy `stream`, or to capture what it launches there.
     pub(crate) fn drop_stream(&self, vendor: Vendor, stream: *mut c_void) {
         let Some(events) = self.compute.of(vendor).get() else { return };
         for (_, _, lane) in self.lanes_of(vendor) {
@@ -67,22 +67,25 @@ impl Process {
 
     /// The program is about to reset `device`.
     pub(crate) fn drop_device(&self, vendor: Vendor, device: i32) {
+        let Some(events) = self.compute.of(vendor).get() else { return };
         let chip = self.chip(vendor, device);
         for (index, device) in self.parts(chip) {
-            if let Some(lane) = self.claim(index).and_then(|claim| claim.open_lane(device)) {
-                lane.drop_all();
+            if let Some(claim) = self.claim(index)
+                && let (Some(lane), Some(terms)) = (claim.open_lane(device), terms(claim, device))
+            {
+                lane.drop_site(None, events, &terms);
             }
         }
     }
 
-    /// The program is about to destroy a context, with which streams and events go.
+    /// The program is about to destroy a context, with which streams and events go; all of them where it is not said
+    /// which (null).
     pub(crate) fn drop_context(&self, vendor: Vendor, context: *mut c_void) {
-        let site = Some(Site(context as usize));
-        for (_, _, lane) in
-            self.lanes().filter(|(claim, d, _)| claim.chips().get(*d).is_some_and(|c| c.vendor() == vendor))
-        {
-            if lane.site() == site {
-                lane.drop_all();
+        let Some(events) = self.compute.of(vendor).get() else { return };
+        let site = (!context.is_null()).then_some(Site(context as usize));
+        for (claim, device, lane) in self.lanes_of(vendor) {
+            if let Some(terms) = terms(claim, device) {
+                lane.drop_site(site, events, &terms);
             }
         }
     }
@@ -99,7 +102,7 @@ impl Process {
     }
 
     /// The lane of the chip that the calling thread has current.
-    fn lane(&self, vendor: Vendor) -> Option<(&Claim, usize, &Lane)> {
+    fn lane(&'static self, vendor: Vendor) -> Option<(&'static Claim, usize, &'static Lane)> {
         // One chip in all: nothing to ask the runtime for.
         if let [place] = self.places()
             && let Some([only]) = place.chips()

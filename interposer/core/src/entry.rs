@@ -10,6 +10,7 @@ use vnpu_quota_abi::table::{
     Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
+use crate::lane::Lane;
 use crate::numbers::Name;
 use crate::process::Process;
 use crate::{incarnation, log};
@@ -27,6 +28,9 @@ static TABLE: CoreTable = CoreTable {
     forgotten,
     memory_info,
     launch,
+    launched,
+    retained,
+    released,
     drop_stream,
     drop_device,
     chip_numbers,
@@ -117,12 +121,32 @@ unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
     });
 }
 
-unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void) {
+unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void) -> *const c_void {
+    guarded(std::ptr::null(), || {
+        let lane = process().and_then(|process| process.launch(Vendor::from_raw(vendor), stream));
+        lane.map_or(std::ptr::null(), |lane| std::ptr::from_ref(lane).cast())
+    })
+}
+
+unsafe extern "C" fn launched(lane: *const c_void, stream: *mut c_void) {
+    // SAFETY: what `launch` returned to this thread: a process's lanes stay for as long as it does.
+    if let Some(lane) = unsafe { lane.cast::<Lane>().as_ref() } {
+        guarded((), || lane.leave(stream));
+    }
+}
+
+unsafe extern "C" fn retained(vendor: u32, device: i32) {
     guarded((), || {
         if let Some(process) = process() {
-            process.launch(Vendor::from_raw(vendor), stream);
+            process.retained(Vendor::from_raw(vendor), device);
         }
     });
+}
+
+unsafe extern "C" fn released(vendor: u32, device: i32) -> u32 {
+    guarded(1, || {
+        incarnation::attached().map_or(1, |p| u32::from(p.released(Vendor::from_raw(vendor), device)))
+    })
 }
 
 unsafe extern "C" fn drop_stream(vendor: u32, stream: *mut c_void) {

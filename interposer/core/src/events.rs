@@ -9,7 +9,17 @@ use vnpu_quota_abi::table::{FrontTable, Vendor};
 
 /// An event of the vendor's runtime, ours alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Event(usize);
+pub(crate) struct Event {
+    handle: usize,
+    /// The context that it is of; 0 where there is nothing of the kind.
+    pub(crate) home: usize,
+}
+
+impl Event {
+    fn handle(self) -> *mut c_void {
+        self.handle as *mut c_void
+    }
+}
 
 /// What a thread must have current to use events: of Ascend the device's number, of CUDA the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +54,31 @@ impl Events {
         }
     }
 
-    /// A new event, on the calling thread's device.
-    pub(crate) fn create(&self) -> Option<Event> {
-        each!(self, events => events.create())
+    /// A new event of `home`, which the calling thread is in.
+    pub(crate) fn create(&self, home: usize) -> Option<Event> {
+        let handle = each!(self, events => events.create())?;
+        Some(Event { handle, home })
+    }
+
+    /// Ends an event.
+    pub(crate) fn destroy(&self, event: Event) {
+        each!(self, events => events.destroy(event));
+    }
+
+    /// The context of `stream`, as [`Event::home`] says it.
+    pub(crate) fn home(&self, stream: *mut c_void) -> usize {
+        match self {
+            Self::Ascend(_) => 0,
+            Self::Cuda(events) => events.home(stream),
+        }
+    }
+
+    /// Runs `act` in the context `home`.
+    pub(crate) fn within<T>(&self, home: usize, act: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Ascend(_) => act(),
+            Self::Cuda(events) => events.within(home, act),
+        }
     }
 
     /// Puts it behind what is in `stream`; whether that worked.

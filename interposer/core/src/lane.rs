@@ -1,15 +1,15 @@
 //! One claim's compute on one chip in this process: threads that launch come through here. Nearly all take one of the
-//! launches that the last decision allowed, one atomic subtraction; the others decide anew ([`vnpu_quota_abi::gate`]),
+//! launches that the last decision allowed, one atomic addition; the others decide anew ([`vnpu_quota_abi::gate`]),
 //! record and read the events that the decisions rest on, and wait.
 //!
 //! Decisions are made by one thread at a time, under a turn that nobody waits for without an end: a vendor's call that
 //! does not return holds up launches for [`PATIENCE`] at most.
 
 use std::cell::UnsafeCell;
-use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use vnpu_quota_abi::device::ChipTable;
@@ -18,9 +18,11 @@ use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::usage::UsageDevice;
 
+use crate::allowance::Allowance;
 use crate::chip_region::ChipRegion;
 use crate::clock;
-use crate::events::{Event, Events, Site};
+use crate::events::{Events, Site};
+use crate::measure::Measure;
 use crate::streams::Streams;
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
@@ -32,17 +34,19 @@ const NOWHERE: usize = usize::MAX;
 /// A thread that finds another one deciding looks again after so long.
 const STEP: Duration = Duration::from_micros(20);
 
+/// More marks in a row are none of a gate's.
+const MOST_STEPS: u32 = 16;
+
 /// The claim's way to one chip.
 pub(crate) struct Lane {
     chip: ChipRegion,
-    /// Launches that need not ask. Negative while nobody may.
-    allowed: AtomicI64,
+    allowance: Allowance,
     streams: Streams,
     /// Whether a thread decides.
     turn: AtomicBool,
-    inner: UnsafeCell<Inner>,
+    inner: ManuallyDrop<UnsafeCell<Inner>>,
     counts: Counts,
-    /// What the program's thread had current when it launched last, for the helper thread; [`NOWHERE`] while unknown.
+    /// What the program's thread had current when it decided last, for the helper thread; [`NOWHERE`] while unknown.
     site: AtomicUsize,
 }
 
@@ -51,6 +55,16 @@ pub(crate) struct Lane {
 unsafe impl Sync for Lane {}
 // SAFETY: as above; nothing in it belongs to a thread.
 unsafe impl Send for Lane {}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // In a forked child: another thread of the parent may have been changing it.
+        if !*self.turn.get_mut() {
+            // SAFETY: dropped here and nowhere else; nobody can reach it any more.
+            unsafe { ManuallyDrop::drop(&mut self.inner) }
+        }
+    }
+}
 
 /// What is not in the claim's counters yet.
 #[derive(Default)]
@@ -64,14 +78,11 @@ struct Counts {
 
 struct Inner {
     gate: Gate,
+    /// Launches that were allowed and are not counted as made.
     granted: u32,
     /// Launches that are not counted yet.
     launched: u64,
-    /// Recorded and not known to be finished, oldest first: an event for each stream that was in use.
-    marks: VecDeque<Vec<Event>>,
-    /// The last event of the last finished mark: the next interval begins there.
-    last: Option<Event>,
-    spare: Vec<Event>,
+    measure: Measure,
 }
 
 /// The right to decide.
@@ -100,63 +111,81 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How a thread came by the right to launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Admission {
+    /// Whether it was decided on, and not only counted down.
+    pub(crate) decided: bool,
+    /// Whether the launch is under way until [`Lane::leave`].
+    pub(crate) entered: bool,
+}
+
 impl Lane {
     /// Opens the chip's region at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let chip = ChipRegion::open(path)?;
-        let inner = Inner {
-            gate: Gate::new(Tuning::DEFAULT),
-            granted: 0,
-            launched: 0,
-            marks: VecDeque::new(),
-            last: None,
-            spare: Vec::new(),
-        };
+        let gate = Gate::new(Tuning::DEFAULT);
+        let inner = Inner { gate, granted: 0, launched: 0, measure: Measure::new() };
         Ok(Self {
             chip,
-            allowed: AtomicI64::new(0),
+            allowance: Allowance::new(),
             streams: Streams::new(),
             turn: AtomicBool::new(false),
-            inner: UnsafeCell::new(inner),
+            inner: ManuallyDrop::new(UnsafeCell::new(inner)),
             counts: Counts::default(),
             site: AtomicUsize::new(NOWHERE),
         })
     }
 
-    /// Returns when the calling thread may launch on `stream`. `terms` are read anew for each decision. Returns whether
-    /// the launch was decided on, and not only counted down.
+    /// Returns when the calling thread may launch on `stream`. `terms` are read anew for each decision.
     pub(crate) fn admit(
         &self,
         stream: *mut c_void,
         events: &Events,
         terms: impl Fn() -> Option<Terms>,
-    ) -> bool {
-        self.streams.note(stream);
-        if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 || events.is_capturing(stream) {
-            return false;
+    ) -> Admission {
+        if self.allowance.enter() {
+            return Admission { decided: false, entered: true };
+        }
+        if events.is_capturing(stream) {
+            return Admission { decided: false, entered: false };
         }
         let begun = clock::now();
         let mut now = begun;
-        loop {
+        let mut no_turn_since = None;
+        let entered = loop {
             let wait = match self.take_turn() {
-                Some(mut turn) => match terms().filter(|_| self.chip.now().is_whole()) {
-                    Some(terms) => events.relaxed(|| self.decide(&mut turn, stream, events, &terms, now)),
-                    // Compute fails open.
-                    None => None,
-                },
-                None => (now.saturating_sub(begun) <= PATIENCE).then_some(now),
+                Some(mut turn) => {
+                    no_turn_since = None;
+                    match terms().filter(|_| self.chip.now().is_whole()) {
+                        Some(terms) => events.relaxed(|| self.decide(&mut turn, stream, events, &terms, now)),
+                        // Compute fails open.
+                        None => break false,
+                    }
+                }
+                None if now.saturating_sub(*no_turn_since.get_or_insert(now)) <= PATIENCE => Some(now),
+                None => {
+                    self.counts.forced_admits.fetch_add(1, Ordering::Relaxed);
+                    self.counts.launches.fetch_add(1, Ordering::Relaxed);
+                    break false;
+                }
             };
-            let Some(until) = wait else { break };
+            let Some(until) = wait else { break true };
             self.wait(now, until);
-            if self.allowed.fetch_sub(1, Ordering::Relaxed) > 0 {
-                break;
+            if self.allowance.enter() {
+                break true;
             }
             now = clock::now();
-        }
-        // The last mark may have taken it.
-        self.streams.note(stream);
+        };
         self.counts.throttled_ns.fetch_add(clock::now().saturating_sub(begun), Ordering::Relaxed);
-        true
+        Admission { decided: true, entered }
+    }
+
+    /// A launch that was under way is in `stream`.
+    pub(crate) fn leave(&self, stream: *mut c_void) {
+        // Only now: a mark in between would not have been behind it, and would have taken the note.
+        self.streams.note(stream);
+        self.allowance.leave();
     }
 
     /// For the helper thread: keeps the lease alive while work is queued, and gives it back when none is. Returns when
@@ -169,14 +198,12 @@ impl Lane {
             return None;
         }
         // Not before the turn: whoever destroys a context has it, and forgets the site with it.
-        if let Some(site) = self.site() {
-            enter(site);
-        }
+        enter(self.site()?);
         let lane = turn.inner();
-        lane.settle(&self.allowed, now, true);
-        if lane.marks.is_empty() {
+        lane.settle(&self.allowance, now, true);
+        if lane.measure.is_empty() {
             // Idle perhaps: from now on whoever launches asks first.
-            lane.settle(&self.allowed, now, false);
+            lane.settle(&self.allowance, now, false);
         }
         for _ in 0..4 {
             lane.collect(&self.chip, events, terms, clock::now());
@@ -193,38 +220,51 @@ impl Lane {
         Some(now)
     }
 
-    /// The program is about to destroy `stream`, after which nothing may be put there.
+    /// The program is about to destroy `stream`, after which nothing may be put there, or to capture what it launches
+    /// there: what it has launched so far is behind a mark when this returns.
     pub(crate) fn drop_stream(&self, stream: *mut c_void, events: &Events) {
-        if !self.streams.has(stream) {
-            return;
-        }
-        if let Some(mut turn) = self.wait_for_turn() {
+        // The turn first: who has it may be about to put an event there.
+        let Some(mut turn) = self.wait_for_turn() else { return };
+        if self.streams.has(stream) {
             let lane = turn.inner();
-            lane.settle(&self.allowed, clock::now(), true);
+            lane.settle(&self.allowance, clock::now(), true);
             events.relaxed(|| lane.mark(&self.streams, events));
         }
     }
 
-    /// The program is about to reset the chip, with which streams and events go.
-    pub(crate) fn drop_all(&self) {
-        if let Some(mut turn) = self.wait_for_turn() {
-            let lane = turn.inner();
-            lane.settle(&self.allowed, clock::now(), false);
-            lane.streams_are_gone(&self.streams);
+    /// The program is about to destroy a context, or all (`None`), with which streams and events go. What is queued is
+    /// waited for within bounds, as the vendor does, and measured.
+    pub(crate) fn drop_site(&self, site: Option<Site>, events: &Events, terms: &Terms) {
+        let Some(mut turn) = self.wait_for_turn() else { return };
+        let lane = turn.inner();
+        let begun = clock::now();
+        lane.settle(&self.allowance, begun, false);
+        let home = site.map_or(0, |Site(site)| site);
+        events.within(home, || events.relaxed(|| lane.drain(self, events, terms, begun)));
+        if !lane.measure.is_empty()
+            && let Some(since) = lane.gate.running_since()
+        {
+            // The chip was this process's for so long.
+            let now = clock::now();
+            lane.measure.give_up_oldest();
+            lane.gate.finished(&self.chip.now(), terms, now, now.saturating_sub(since));
+        }
+        lane.measure.forget(site, events);
+        self.streams.take().for_each(drop);
+        if site.is_none() || self.site() == site {
             self.site.store(NOWHERE, Ordering::Relaxed);
+        }
+        if lane.measure.is_empty() || self.site().is_none() {
+            lane.measure.forget(None, events);
+            lane.granted = 0;
             lane.gate.abandon(&self.chip.now());
             self.wake();
         }
     }
 
     /// What the program's threads have current when they launch here.
-    pub(crate) fn site(&self) -> Option<Site> {
+    fn site(&self) -> Option<Site> {
         Some(self.site.load(Ordering::Relaxed)).filter(|site| *site != NOWHERE).map(Site)
-    }
-
-    /// Notes what the calling thread has current.
-    pub(crate) fn be_at(&self, site: Option<Site>) {
-        self.site.store(site.map_or(NOWHERE, |Site(site)| site), Ordering::Relaxed);
     }
 
     /// As long as a launch would wait.
@@ -259,7 +299,7 @@ impl Lane {
         self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Turn(self))
     }
 
-    /// Decides on a launch; `None` when it may go now, else when to ask again.
+    /// Decides on a launch; `None` when it may go now, and is under way, else when to ask again.
     fn decide(
         &self,
         turn: &mut Turn<'_>,
@@ -268,11 +308,15 @@ impl Lane {
         terms: &Terms,
         now: u64,
     ) -> Option<u64> {
+        // For the helper thread, before there is anything for it to do.
+        if let Some(Site(site)) = events.site() {
+            self.site.store(site, Ordering::Relaxed);
+        }
         let lane = turn.inner();
-        lane.settle(&self.allowed, now, false);
+        lane.settle(&self.allowance, now, false);
         let held = lane.gate.holds();
         let mut now = now;
-        loop {
+        for _ in 0..MOST_STEPS {
             lane.collect(&self.chip, events, terms, now);
             let answer = lane.gate.ask(&self.chip.now(), terms, now);
             if held && !lane.gate.holds() {
@@ -280,23 +324,23 @@ impl Lane {
             }
             match answer {
                 Answer::Go(launches) => {
-                    lane.granted = launches;
-                    // One of them is the caller's.
-                    self.allowed.store(i64::from(launches) - 1, Ordering::Relaxed);
+                    lane.granted = lane.granted.saturating_add(launches);
+                    self.allowance.allow(launches);
                     reached(Mark::LaunchAllowed);
                     return None;
                 }
                 Answer::Mark => {
-                    // The helper thread's last mark may have taken it.
+                    // What opens an interval must be somewhere.
                     self.streams.note(stream);
                     lane.mark(&self.streams, events);
                 }
                 Answer::Wait(until) => return Some(until),
                 // Said to the helper thread only.
-                Answer::Rest => return None,
+                Answer::Rest => break,
             }
             now = clock::now();
         }
+        Some(now + SPIN)
     }
 
     /// Waits until `until` or until the lease word changes, whatever comes first.
@@ -322,63 +366,51 @@ impl Lane {
 
 impl Inner {
     /// Tells the gate of the launches that were made since the last decision. `keep` leaves what is still allowed.
-    fn settle(&mut self, allowed: &AtomicI64, now: u64, keep: bool) {
-        let left = if keep { allowed.load(Ordering::Relaxed) } else { allowed.swap(0, Ordering::Relaxed) };
-        let left = u32::try_from(left.max(0)).unwrap_or(0).min(self.granted);
-        let launched = self.granted - left;
-        if launched > 0 {
-            self.gate.launched(now, launched);
-            self.launched += u64::from(launched);
+    fn settle(&mut self, allowance: &Allowance, now: u64, keep: bool) {
+        let standing = if keep { allowance.look() } else { allowance.take_back() };
+        let left = standing.left.min(self.granted);
+        let taken = self.granted - left;
+        let made = taken.saturating_sub(standing.under_way);
+        if made > 0 {
+            self.gate.launched(now, made);
+            self.launched += u64::from(made);
         }
-        self.granted = if keep { left } else { 0 };
+        self.gate.under_way(now, taken - made);
+        self.granted = if keep { self.granted - made } else { taken - made };
     }
 
     /// Tells the gate of the marks that are finished.
     fn collect(&mut self, chip: &ChipRegion, events: &Events, terms: &Terms, now: u64) {
-        while let Some(mark) = self.marks.front() {
-            if !mark.iter().all(|event| events.is_finished(*event)) {
-                return;
-            }
-            let Some(mark) = self.marks.pop_front() else { return };
-            let mut elapsed = 0;
-            for event in mark {
-                let since = self.last.map_or(Some(0), |last| events.nanoseconds(last, event));
-                // What ended before the last mark's end is in it already.
-                let Some(since) = since.filter(|since| self.last.is_none() || *since > 0) else {
-                    self.spare.push(event);
-                    continue;
-                };
-                // From the latest event on: streams run side by side, and the chip is charged once.
-                elapsed += since;
-                self.spare.extend(self.last.replace(event));
-            }
+        while let Some(elapsed) = self.measure.finished(events, self.gate.opens()) {
             self.gate.finished(&chip.now(), terms, now, elapsed);
         }
     }
 
-    fn streams_are_gone(&mut self, streams: &Streams) {
-        streams.take().for_each(drop);
-        self.marks.clear();
-        self.spare.clear();
-        self.last = None;
+    /// Marks what was launched, and waits for it, not longer than a launch waits.
+    fn drain(&mut self, lane: &Lane, events: &Events, terms: &Terms, begun: u64) {
+        if !lane.streams.is_empty() {
+            self.mark(&lane.streams, events);
+        }
+        loop {
+            self.collect(&lane.chip, events, terms, clock::now());
+            if self.measure.is_empty() || clock::now().saturating_sub(begun) > PATIENCE {
+                return;
+            }
+            std::thread::sleep(STEP);
+        }
     }
 
     /// Records an event behind all that was launched.
     fn mark(&mut self, streams: &Streams, events: &Events) {
-        let mut recorded = Vec::new();
-        // An event on a stream in capture would become a part of the program's graph, and never be reached by itself.
-        for stream in streams.take().filter(|stream| !events.is_capturing(*stream)) {
-            let event = self.spare.pop().or_else(|| events.create());
-            recorded.extend(event.filter(|event| events.record(*event, stream)));
-        }
+        let recorded = self.measure.record(streams, events);
         reached(Mark::EventRecorded);
         if !self.gate.marked(clock::now()) {
-            self.spare.append(&mut recorded);
+            self.measure.keep(recorded);
         } else if recorded.is_empty() {
             // Without an event nothing can be measured: what was launched is not charged. Compute fails open.
             self.gate.unmeasured();
         } else {
-            self.marks.push_back(recorded);
+            self.measure.push(recorded);
         }
     }
 }

@@ -45,11 +45,11 @@ impl File {
         self.is(fd).then_some(fd)
     }
 
-    /// Whether the file is still as long as what was mapped of it: behind its end an access kills the process. `None`
+    /// Whether the file still has `length` bytes: behind its end an access to what is mapped kills the process. `None`
     /// when the program closed the descriptor.
-    pub(crate) fn is_whole(&self) -> Option<bool> {
+    pub(crate) fn has(&self, length: usize) -> Option<bool> {
         let (device, inode, size) = identity(self.fd.load(Ordering::Relaxed))?;
-        ((device, inode) == (self.device, self.inode)).then_some(size >= self.size)
+        ((device, inode) == (self.device, self.inode)).then_some(size >= length)
     }
 
     /// Opens the same file again; `None` when there is another one at `path`, or none.
@@ -125,21 +125,28 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps `file`.
+    /// Maps all of `file`.
     pub(crate) fn map(file: &File, writable: bool) -> Result<Self, String> {
         if file.size == 0 {
             return Err("it is empty".to_owned());
         }
+        Self::map_first(file, file.size, writable)
+    }
+
+    /// Maps its first `length` bytes.
+    pub(crate) fn map_first(file: &File, length: usize, writable: bool) -> Result<Self, String> {
+        if file.size < length {
+            return Err(format!("it has {} bytes of {length}", file.size));
+        }
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         let fd = file.fd.load(Ordering::Relaxed);
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), file.size, protection, libc::MAP_SHARED, fd, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, fd, 0) };
         if base == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error().to_string());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| "it was mapped at zero".to_owned())?;
-        Ok(Self { base, len: file.size })
+        Ok(Self { base, len: length })
     }
 
     /// What views are made from.

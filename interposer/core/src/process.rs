@@ -19,6 +19,7 @@ use crate::compute::Compute;
 use crate::once::Once;
 use crate::place::Place;
 use crate::pointers::{Block, Mapping, Pointers};
+use crate::primary::Primaries;
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
 
@@ -39,6 +40,7 @@ pub(crate) struct Process {
     whole: AtomicBool,
     retry: Backoff,
     chips: Chips,
+    primaries: Primaries,
     pointers: Pointers<Block>,
     mappings: Pointers<Mapping>,
 }
@@ -75,6 +77,7 @@ impl Process {
             whole: AtomicBool::new(false),
             retry: Backoff::new(),
             chips: Chips::new(),
+            primaries: Primaries::new(),
             pointers: Pointers::new(),
             mappings: Pointers::new(),
         };
@@ -378,6 +381,19 @@ impl Process {
                 name.to_string_lossy()
             ),
         );
+    }
+
+    /// The process holds a device's primary context once more.
+    pub(crate) fn retained(&self, vendor: Vendor, device: i32) {
+        self.retry();
+        if vendor == Vendor::Cuda {
+            self.primaries.retained(device);
+        }
+    }
+
+    /// It is about to hold it once less; whether that ends it.
+    pub(crate) fn released(&self, vendor: Vendor, device: i32) -> bool {
+        vendor != Vendor::Cuda || self.primaries.released(device)
     }
 
     /// Ends a free.

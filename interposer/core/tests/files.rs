@@ -31,7 +31,8 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 147] = [
+const EXPORTS: [&str; 157] = [
+    "aclmdlRICaptureBeginImpl",
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -70,6 +71,7 @@ const EXPORTS: [&str; 147] = [
     "cuCtxCreate_v4",
     "cuCtxDestroy",
     "cuCtxDestroy_v2",
+    "cuCtxDetach",
     "cuDevicePrimaryCtxRelease",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxReset",
@@ -82,6 +84,7 @@ const EXPORTS: [&str; 147] = [
     "cuGetProcAddress_v2_ptsz",
     "cuGraphLaunch",
     "cuGraphLaunch_ptsz",
+    "cuGreenCtxDestroy",
     "cuLaunch",
     "cuLaunchCooperativeKernel",
     "cuLaunchCooperativeKernelMultiDevice",
@@ -115,6 +118,12 @@ const EXPORTS: [&str; 147] = [
     "cuMemUnmap",
     "cuMipmappedArrayCreate",
     "cuMipmappedArrayDestroy",
+    "cuStreamBeginCapture",
+    "cuStreamBeginCaptureToGraph",
+    "cuStreamBeginCaptureToGraph_ptsz",
+    "cuStreamBeginCapture_ptsz",
+    "cuStreamBeginCapture_v2",
+    "cuStreamBeginCapture_v2_ptsz",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
     "dcmi_get_device_hbm_info",
@@ -164,6 +173,7 @@ const EXPORTS: [&str; 147] = [
     "rtModelExecute",
     "rtModelExecuteSync",
     "rtSetDevice",
+    "rtStreamBeginCapture",
     "rtStreamDestroy",
     "rtStreamDestroyForce",
     "rtsDeviceReset",

@@ -266,15 +266,20 @@ pub(crate) fn components(
 /// business alone. Whether it succeeds is not asked: what it took is measured, not assumed.
 pub(crate) fn launch(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
-    if let Core::Loaded(core) = core_library::get() {
-        let _errno = Errno::save();
-        // SAFETY: the back end's function.
-        unsafe { (core.launch)(vendor as u32, stream) }
+    let Core::Loaded(core) = core_library::get() else { return real() };
+    let errno = Errno::save();
+    // SAFETY: the back end's function.
+    let launch = unsafe { (core.launch)(vendor as u32, stream) };
+    drop(errno);
+    let code = real();
+    if !launch.is_null() {
+        // SAFETY: the back end's function, with what it gave for this launch. It calls nothing that sets `errno`.
+        unsafe { (core.launched)(launch, stream) }
     }
-    real()
+    code
 }
 
-/// The end of a stream: nothing of ours may be put there from now on.
+/// The end of a stream, or the beginning of a capture there: nothing of ours may be put there from now on.
 pub(crate) fn close(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
     before(real, |core| {
         // SAFETY: the back end's function.
@@ -287,6 +292,26 @@ pub(crate) fn reset(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 
     before(real, |core| {
         // SAFETY: the back end's function.
         unsafe { (core.drop_device)(vendor as u32, device) }
+    })
+}
+
+/// One holder less of a device's primary context, with which its contexts end if it was the last.
+pub(crate) fn release(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
+    before(real, |core| {
+        // SAFETY: the back end's functions.
+        unsafe {
+            if (core.released)(vendor as u32, device) != 0 {
+                (core.drop_device)(vendor as u32, device);
+            }
+        }
+    })
+}
+
+/// One holder more of a device's primary context: the process gets its slot, as with [`attach`].
+pub(crate) fn hold(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
+    after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.retained)(vendor as u32, device) }
     })
 }
 

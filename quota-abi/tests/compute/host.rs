@@ -94,7 +94,7 @@ impl Tenant {
         }
     }
 
-    fn terms(&self) -> Terms {
+    pub fn terms(&self) -> Terms {
         Terms { entry: self.entry, share_milli: self.share_milli, mode: self.mode, priority: self.priority }
     }
 }

@@ -8,6 +8,7 @@ use super::{Event, Site};
 use crate::chips::resolve;
 
 type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> i32;
+type Destroy = unsafe extern "C" fn(*mut c_void) -> i32;
 type Record = unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32;
 type Query = unsafe extern "C" fn(*mut c_void, *mut u32) -> i32;
 type Elapsed = unsafe extern "C" fn(*mut f32, *mut c_void, *mut c_void) -> i32;
@@ -20,6 +21,7 @@ type GetDevice = unsafe extern "C" fn(*mut i32) -> i32;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Events {
     create: Create,
+    destroy: Option<Destroy>,
     record: Record,
     query: Query,
     elapsed: Elapsed,
@@ -36,6 +38,7 @@ impl Events {
     pub(super) fn find(front: &FrontTable) -> Option<Self> {
         let first = |names: [&CStr; 2]| resolve(front, &names);
         let create = first([c"rtEventCreateWithFlag", c"aclrtCreateEventWithFlagImpl"])?;
+        let destroy = first([c"rtEventDestroy", c"aclrtDestroyEventImpl"]);
         let record = first([c"rtEventRecord", c"aclrtRecordEventImpl"])?;
         let query = first([c"rtEventQueryStatus", c"aclrtQueryEventStatusImpl"])?;
         let elapsed = first([c"rtEventElapsedTime", c"aclrtEventElapsedTimeImpl"])?;
@@ -47,6 +50,7 @@ impl Events {
         unsafe {
             Some(Self {
                 create: std::mem::transmute::<*mut c_void, Create>(create),
+                destroy: destroy.map(|f| std::mem::transmute::<*mut c_void, Destroy>(f)),
                 record: std::mem::transmute::<*mut c_void, Record>(record),
                 query: std::mem::transmute::<*mut c_void, Query>(query),
                 elapsed: std::mem::transmute::<*mut c_void, Elapsed>(elapsed),
@@ -58,30 +62,36 @@ impl Events {
         }
     }
 
-    pub(super) fn create(&self) -> Option<Event> {
+    pub(super) fn create(&self) -> Option<usize> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { (self.create)(&raw mut event, TIME_LINE) };
-        (code == 0 && !event.is_null()).then_some(Event(event as usize))
+        (code == 0 && !event.is_null()).then_some(event as usize)
+    }
+
+    pub(super) fn destroy(&self, event: Event) {
+        if let Some(destroy) = self.destroy {
+            // SAFETY: an event of ours, which nobody uses any more.
+            unsafe { destroy(event.handle()) };
+        }
     }
 
     pub(super) fn record(&self, event: Event, stream: *mut c_void) -> bool {
         // SAFETY: an event of ours, and the program's own stream.
-        unsafe { (self.record)(event.0 as *mut c_void, stream) == 0 }
+        unsafe { (self.record)(event.handle(), stream) == 0 }
     }
 
     pub(super) fn is_finished(&self, event: Event) -> bool {
         let mut status = 0;
         // SAFETY: an event of ours and a valid pointer.
-        let code = unsafe { (self.query)(event.0 as *mut c_void, &raw mut status) };
+        let code = unsafe { (self.query)(event.handle(), &raw mut status) };
         code != 0 || status == 1
     }
 
     pub(super) fn milliseconds(&self, from: Event, to: Event) -> Option<f32> {
         let mut milliseconds = 0.0;
         // SAFETY: events of ours and a valid pointer.
-        let code =
-            unsafe { (self.elapsed)(&raw mut milliseconds, from.0 as *mut c_void, to.0 as *mut c_void) };
+        let code = unsafe { (self.elapsed)(&raw mut milliseconds, from.handle(), to.handle()) };
         (code == 0).then_some(milliseconds)
     }
 

@@ -8,10 +8,14 @@ use super::{Event, Site};
 use crate::chips::resolve;
 
 type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> i32;
+type Destroy = unsafe extern "C" fn(*mut c_void) -> i32;
 type Record = unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32;
 type Query = unsafe extern "C" fn(*mut c_void) -> i32;
 type Elapsed = unsafe extern "C" fn(*mut f32, *mut c_void, *mut c_void) -> i32;
 type Capturing = unsafe extern "C" fn(*mut c_void, *mut i32) -> i32;
+type OfStream = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> i32;
+type Push = unsafe extern "C" fn(*mut c_void) -> i32;
+type Pop = unsafe extern "C" fn(*mut *mut c_void) -> i32;
 type Exchange = unsafe extern "C" fn(*mut i32) -> i32;
 type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
 type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
@@ -20,17 +24,23 @@ type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Events {
     create: Create,
+    destroy: Option<Destroy>,
     record: Record,
     query: Query,
     elapsed: Elapsed,
     capturing: Option<Capturing>,
     exchange: Option<Exchange>,
+    of_stream: Option<OfStream>,
+    push: Push,
+    pop: Pop,
     set_context: SetContext,
     get_context: GetContext,
 }
 
 /// `CU_EVENT_DEFAULT`: with a time stamp.
 const TIMED: u32 = 0;
+/// Handles up to this one name the default streams of whatever context is current.
+const LAST_DEFAULT: usize = 2;
 /// `CUDA_ERROR_NOT_READY`.
 const NOT_READY: i32 = 600;
 
@@ -38,51 +48,66 @@ impl Events {
     pub(super) fn find(front: &FrontTable) -> Option<Self> {
         let find = |name: &CStr| resolve(front, &[name]);
         let create = find(c"cuEventCreate")?;
+        let destroy = find(c"cuEventDestroy_v2");
         let record = find(c"cuEventRecord")?;
         let query = find(c"cuEventQuery")?;
         let elapsed = find(c"cuEventElapsedTime")?;
         // Since CUDA 10.0 and 10.1: before, there is nothing to capture, or no mode of it.
         let capturing = find(c"cuStreamIsCapturing");
         let exchange = find(c"cuThreadExchangeStreamCaptureMode");
+        // Since CUDA 9.2.
+        let of_stream = find(c"cuStreamGetCtx");
+        let push = find(c"cuCtxPushCurrent_v2")?;
+        let pop = find(c"cuCtxPopCurrent_v2")?;
         let set_context = find(c"cuCtxSetCurrent")?;
         let get_context = find(c"cuCtxGetCurrent")?;
         // SAFETY: functions of these names have these C types (cuda.h).
         unsafe {
             Some(Self {
                 create: std::mem::transmute::<*mut c_void, Create>(create),
+                destroy: destroy.map(|f| std::mem::transmute::<*mut c_void, Destroy>(f)),
                 record: std::mem::transmute::<*mut c_void, Record>(record),
                 query: std::mem::transmute::<*mut c_void, Query>(query),
                 elapsed: std::mem::transmute::<*mut c_void, Elapsed>(elapsed),
                 capturing: capturing.map(|f| std::mem::transmute::<*mut c_void, Capturing>(f)),
                 exchange: exchange.map(|f| std::mem::transmute::<*mut c_void, Exchange>(f)),
+                of_stream: of_stream.map(|f| std::mem::transmute::<*mut c_void, OfStream>(f)),
+                push: std::mem::transmute::<*mut c_void, Push>(push),
+                pop: std::mem::transmute::<*mut c_void, Pop>(pop),
                 set_context: std::mem::transmute::<*mut c_void, SetContext>(set_context),
                 get_context: std::mem::transmute::<*mut c_void, GetContext>(get_context),
             })
         }
     }
 
-    pub(super) fn create(&self) -> Option<Event> {
+    pub(super) fn create(&self) -> Option<usize> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { (self.create)(&raw mut event, TIMED) };
-        (code == 0 && !event.is_null()).then_some(Event(event as usize))
+        (code == 0 && !event.is_null()).then_some(event as usize)
+    }
+
+    pub(super) fn destroy(&self, event: Event) {
+        if let Some(destroy) = self.destroy {
+            // SAFETY: an event of ours, which nobody uses any more.
+            unsafe { destroy(event.handle()) };
+        }
     }
 
     pub(super) fn record(&self, event: Event, stream: *mut c_void) -> bool {
         // SAFETY: an event of ours, and the program's own stream.
-        unsafe { (self.record)(event.0 as *mut c_void, stream) == 0 }
+        unsafe { (self.record)(event.handle(), stream) == 0 }
     }
 
     pub(super) fn is_finished(&self, event: Event) -> bool {
         // SAFETY: an event of ours.
-        unsafe { (self.query)(event.0 as *mut c_void) != NOT_READY }
+        unsafe { (self.query)(event.handle()) != NOT_READY }
     }
 
     pub(super) fn milliseconds(&self, from: Event, to: Event) -> Option<f32> {
         let mut milliseconds = 0.0;
         // SAFETY: events of ours and a valid pointer.
-        let code =
-            unsafe { (self.elapsed)(&raw mut milliseconds, from.0 as *mut c_void, to.0 as *mut c_void) };
+        let code = unsafe { (self.elapsed)(&raw mut milliseconds, from.handle(), to.handle()) };
         (code == 0).then_some(milliseconds)
     }
 
@@ -110,5 +135,29 @@ impl Events {
         // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { (self.get_context)(&raw mut context) };
         (code == 0 && !context.is_null()).then_some(Site(context as usize))
+    }
+
+    /// The context of a stream; 0 where there is none.
+    pub(super) fn home(&self, stream: *mut c_void) -> usize {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the program's own stream, which it has not destroyed, and a valid pointer.
+        let found = stream as usize > LAST_DEFAULT
+            && self.of_stream.is_some_and(|ask| unsafe { ask(stream, &raw mut context) } == 0);
+        if found { context as usize } else { self.site().map_or(0, |Site(current)| current) }
+    }
+
+    pub(super) fn within<T>(&self, home: usize, act: impl FnOnce() -> T) -> T {
+        if home == 0 || self.site() == Some(Site(home)) {
+            return act();
+        }
+        // SAFETY: the vendor's function; whoever destroys a context says so first, and it is not entered again.
+        if unsafe { (self.push)(home as *mut c_void) } != 0 {
+            return act();
+        }
+        let done = act();
+        let mut popped = std::ptr::null_mut();
+        // SAFETY: the vendor's function with a valid pointer.
+        unsafe { (self.pop)(&raw mut popped) };
+        done
     }
 }

@@ -116,6 +116,7 @@ hooks! {
     reset aclrtResetDeviceForceImpl(device: i32) => device;
     close aclrtDestroyStreamImpl(stream: Opaque) => stream;
     close aclrtDestroyStreamForceImpl(stream: Opaque) => stream;
+    close aclmdlRICaptureBeginImpl(stream: Opaque, mode: i32) => stream;
     launch aclrtLaunchKernelImpl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, stream: Opaque) => stream;
     launch aclrtLaunchKernelWithConfigImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
     launch aclrtLaunchKernelV2Impl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, config: Opaque, stream: Opaque) => stream;
@@ -153,6 +154,7 @@ hooks! {
     reset rtsDeviceReset(device: i32) => device;
     close rtStreamDestroy(stream: Opaque) => stream;
     close rtStreamDestroyForce(stream: Opaque) => stream;
+    close rtStreamBeginCapture(stream: Opaque, mode: i32) => stream;
     close rtsStreamDestroy(stream: Opaque, flags: u64) => stream;
     launch rtKernelLaunch(stub: *const c_void, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque) => stream;
     launch rtKernelLaunchWithFlag(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => stream;

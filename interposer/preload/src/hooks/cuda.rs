@@ -13,7 +13,7 @@ use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
 
 use crate::call::{
-    Wish, alloc, attach, close, context, free, info, launch, map, reset, retain, total, unmap,
+    Wish, alloc, attach, close, context, free, hold, info, launch, map, release, reset, retain, total, unmap,
 };
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
@@ -23,6 +23,8 @@ pub(super) type Opaque = *mut c_void;
 
 /// The stream of calls that name none.
 const LEGACY: Opaque = core::ptr::null_mut();
+/// A context that we do not know by its handle: a green context has another handle than the context that it makes.
+const ANY_CONTEXT: Opaque = core::ptr::null_mut();
 
 /// `CU_STREAM_PER_THREAD`: what no stream means to the `_ptsz` functions.
 fn own(stream: Opaque) -> Opaque {
@@ -197,19 +199,27 @@ hooks! {
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
     total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
-    attach cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => ;
+    hold cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => device;
     attach cuCtxCreate(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v2(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v3(context: *mut Opaque, affinities: Opaque, count: i32, flags: u32, device: i32) => ;
     attach cuCtxCreate_v4(context: *mut Opaque, parameters: Opaque, flags: u32, device: i32) => ;
     context cuCtxDestroy(doomed: Opaque) => doomed;
     context cuCtxDestroy_v2(doomed: Opaque) => doomed;
-    reset cuDevicePrimaryCtxRelease(device: i32) => device;
-    reset cuDevicePrimaryCtxRelease_v2(device: i32) => device;
+    context cuCtxDetach(doomed: Opaque) => doomed;
+    context cuGreenCtxDestroy(doomed: Opaque) => ANY_CONTEXT;
+    release cuDevicePrimaryCtxRelease(device: i32) => device;
+    release cuDevicePrimaryCtxRelease_v2(device: i32) => device;
     reset cuDevicePrimaryCtxReset(device: i32) => device;
     reset cuDevicePrimaryCtxReset_v2(device: i32) => device;
     close cuStreamDestroy(stream: Opaque) => stream;
     close cuStreamDestroy_v2(stream: Opaque) => stream;
+    close cuStreamBeginCapture(stream: Opaque) => stream;
+    close cuStreamBeginCapture_ptsz(stream: Opaque) => own(stream);
+    close cuStreamBeginCapture_v2(stream: Opaque, mode: i32) => stream;
+    close cuStreamBeginCapture_v2_ptsz(stream: Opaque, mode: i32) => own(stream);
+    close cuStreamBeginCaptureToGraph(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => stream;
+    close cuStreamBeginCaptureToGraph_ptsz(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => own(stream);
     launch cuLaunch(function: Opaque) => LEGACY;
     launch cuLaunchGrid(function: Opaque, width: i32, height: i32) => LEGACY;
     launch cuLaunchGridAsync(function: Opaque, width: i32, height: i32, stream: Opaque) => stream;
