@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -378,4 +378,30 @@ fn another_user_may_use_what_the_agent_made() {
     assert_eq!(driver.ask("setuid 65534"), "0");
     assert_eq!(driver.ask("alloc 1073741824"), "0");
     assert_eq!(driver.ask("alloc 512"), OUT_OF_MEMORY);
+}
+
+/// Compute fails open, and not for longer than the damage lasts.
+#[test]
+fn a_chips_region_that_is_spoiled_at_the_first_launch_limits_from_its_repair_on() {
+    let damages: [(&str, fn(&fs::File)); 3] = [
+        ("rubbish in its header", |file| file.write_all_at(&[0xff; 64], 0).unwrap()),
+        ("cut", |file| file.set_len(100).unwrap()),
+        ("lengthened", |file| file.set_len(file.metadata().unwrap().len() + 1).unwrap()),
+    ];
+    for (damage, spoil) in damages {
+        let node = Node::with_quota(GIB);
+        let region = fs::File::options().write(true).open(node.dir.path().join("devices/CHIP-0")).unwrap();
+        spoil(&region);
+        let mut command = node.driver_command("rt");
+        let mut driver = Driver::start(command.stderr(Stdio::null()));
+        driver.ask("launches 10");
+        node.agent.reap().unwrap();
+        let leases = || node.agent.usage(&uid(1)).unwrap().chips[0].compute.leases;
+        let (before, begun) = (leases(), Instant::now());
+        while leases() == before {
+            driver.ask("launches 10");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{damage}: never limited again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

@@ -1,0 +1,97 @@
+//! What ends while our helper thread looks after it, and what may not be mixed: a driver that forgives nothing
+//! (`fake/strict.c`) tells on every use of something that has ended, and says how much work there was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
+
+mod support;
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use support::{GIB, Node, gpu_share, libraries, uid};
+use tempfile::TempDir;
+use vnpu_driver::quantity::Percent;
+
+/// The driver and its program.
+fn built() -> &'static Path {
+    static DIR: OnceLock<TempDir> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/strict.c");
+        let build = |out: &str, options: &[&str]| {
+            let mut cc = support::arch::compiler();
+            cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
+            assert!(cc.status().unwrap().success());
+        };
+        build("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1", "-lpthread"]);
+        build("client", &["-DCLIENT", "-ldl", "-lpthread"]);
+        dir
+    })
+    .path()
+}
+
+/// Runs a program of `strict.c` in a claim of the whole GPU; how much of its work was charged.
+fn charged(what: &str) -> f64 {
+    let (worked, busy) = run(what, 100);
+    busy / worked
+}
+
+/// Runs a program in a claim of so much of the GPU: seconds of work, and seconds charged.
+fn run(what: &str, cores: u32) -> (f64, f64) {
+    let node = Node::empty();
+    let mut gpu = gpu_share([7; 16], GIB);
+    gpu.cores = Percent(cores);
+    node.claim(1, vec![gpu]);
+    let mut command =
+        support::arch::program(&built().join("client"), &libraries().join("libvnpu.so"), built());
+    let out = command.arg(what).env("VNPU_REGION_DIR", node.dir.path()).output().unwrap();
+    let (text, log) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(text.starts_with("failed=0 wrongs=0 worked="), "{what}: {text}{log}");
+    let worked = text.trim_end().rsplit('=').next().unwrap().trim().parse::<f64>().unwrap();
+    let compute = node.agent.usage(&uid(1)).unwrap().chips[0].compute;
+    assert_eq!(compute.forced, 0, "{what}: {log}");
+    (worked / 1e9, compute.busy.as_secs_f64())
+}
+
+#[test]
+fn a_stream_that_ends_is_touched_no_more() {
+    charged("streams");
+}
+
+#[test]
+fn a_context_that_ends_is_touched_no_more() {
+    charged("contexts");
+}
+
+#[test]
+fn nothing_of_ours_gets_into_a_capture() {
+    charged("captures");
+}
+
+/// Contexts take turns on the device, and what one waits for another is charged to both: never less than the work.
+#[test]
+fn work_of_two_contexts_is_charged() {
+    let charged = charged("mixed");
+    assert!((0.9..2.2).contains(&charged), "{charged}");
+}
+
+#[test]
+fn a_primary_context_ends_with_its_last_holder() {
+    let charged = charged("holders");
+    assert!((0.9..1.3).contains(&charged), "{charged}");
+}
+
+#[test]
+fn a_launch_that_takes_long_on_its_way_is_charged() {
+    let charged = charged("slow");
+    assert!((0.9..4.0).contains(&charged), "{charged}");
+}
+
+#[test]
+fn threads_that_wait_for_long_are_not_let_through_for_each_others_sake() {
+    let begun = Instant::now();
+    let (worked, busy) = run("threads", 1);
+    // The share, what an idle claim saves up, and what is charged only when it is over.
+    let most = 0.01 * begun.elapsed().as_secs_f64() + 0.020 + 3.0 * 0.030;
+    assert!(worked <= most && busy >= worked - 0.061, "{worked} of {most}, {busy} charged");
+}
