@@ -13,48 +13,7 @@ use crate::lease::{self, Held, nanoseconds, tick, ticks_until};
 use crate::line::{Line, Mode, Terms, clock, may_run};
 use crate::mark::{Mark as Step, reached};
 use crate::sync::{AtomicU64, Ordering};
-
-/// Times in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuning {
-    /// Wall time of one lease, and device time that may be queued and unfinished.
-    pub lease: u64,
-    /// After so long without work the lease goes back.
-    pub idle: u64,
-    /// Device time that an idle claim saves up.
-    pub burst: u64,
-    /// Wall time that a claim which is never idle, and uses less than its share, saves up.
-    pub saved: u64,
-    /// Device time of debt that an elastic claim has to pay back at most.
-    pub debt: u64,
-    /// Nobody waits longer than this and twice the wall time of what he ran last, whatever the region says.
-    pub patience: u64,
-    /// How often somebody who waits looks again, even when nobody wakes him.
-    pub look: u64,
-    /// Most launches between two marks.
-    pub launches: u32,
-}
-
-impl Tuning {
-    /// What the simulation in this crate's tests and the benches were made with.
-    pub const DEFAULT: Self = Self {
-        lease: 3_000_000,
-        idle: 200_000,
-        burst: 20_000_000,
-        saved: 1_000_000_000,
-        debt: 200_000_000,
-        patience: 10_000_000_000,
-        look: 500_000,
-        launches: 64,
-    };
-
-    /// Leases that an owner may be late before it is taken for dead.
-    const GRACE: u64 = 3;
-
-    const fn grace_ticks(&self) -> u32 {
-        tick(self.lease * Self::GRACE)
-    }
-}
+pub use crate::tuning::Tuning;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +76,8 @@ pub struct Gate {
     queued: u32,
     /// Measured device time of one launch, smoothed; 0 while unknown.
     launch_ns: u64,
+    /// The longest of late: it fades by an eighth with each mark.
+    longest_launch_ns: u64,
     last_work: u64,
     /// When the oldest unfinished mark's launches began, as far as is known.
     running_since: u64,
@@ -155,6 +116,7 @@ impl Gate {
             under_way_since: 0,
             queued: 0,
             launch_ns: 0,
+            longest_launch_ns: 0,
             last_work: 0,
             running_since: 0,
             free_since: None,
@@ -265,6 +227,7 @@ impl Gate {
         self.busy_ns = self.busy_ns.saturating_add(elapsed);
         if mark.launches > 0 {
             let each = elapsed / u64::from(mark.launches);
+            self.longest_launch_ns = each.max(self.longest_launch_ns - self.longest_launch_ns / 8);
             // A quarter of the new measurement: kernels of one program differ more than they drift.
             self.launch_ns = if self.launch_ns == 0 { each } else { (self.launch_ns * 3 + each) / 4 };
         }
@@ -461,7 +424,9 @@ impl Gate {
             room = room.min(left.saturating_sub(queued));
         }
         let launches = room.checked_div(self.launch_ns).unwrap_or(1);
-        Answer::Go(u32::try_from(launches).unwrap_or(u32::MAX).clamp(1, self.tuning.launches))
+        let sure = room.checked_div(self.longest_launch_ns).unwrap_or(1);
+        let most = sure.min(self.tuning.short_launches.into()).max(self.tuning.launches.into());
+        Answer::Go(u32::try_from(launches.clamp(1, most)).unwrap_or(1))
     }
 
     /// Wall time of the next lease: some launches at least, or handing over would cost more than the work.

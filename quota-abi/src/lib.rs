@@ -20,6 +20,7 @@ pub mod recent;
 pub mod slot;
 mod sync;
 pub mod table;
+mod tuning;
 pub mod usage;
 pub mod view;
 

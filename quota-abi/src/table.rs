@@ -224,7 +224,7 @@ pub struct CoreTable {
     /// be null. Returns whether they were written.
     pub memory_info:
         unsafe extern "C" fn(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32,
-    /// Returns when the calling thread may launch on `stream`, in bounded time. What it returns, unless it is null, is
+    /// Returns when the calling thread may launch on `stream`, in bounded time, with its `errno` as it was. What it returns, unless it is null, is
     /// handed to `launched` by the same thread when the vendor's function has returned.
     pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> *const c_void,
     /// A launch is in `stream`.

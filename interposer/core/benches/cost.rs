@@ -107,6 +107,43 @@ fn launches() {
     println!("  without {without:.1}  with {with:.1}  added {:.1}   (to reach: 50)", with - without);
 }
 
+/// Single launches by quantile, each with and without; what a counter's reading costs is in both.
+fn launch_quantiles(threads: u32, batch: u32) {
+    let node = Node::empty();
+    let mut whole = support::share(0, GIB);
+    whole.cores = vnpu_driver::quantity::Percent(100);
+    node.claim(1, vec![whole]);
+    let each = 2_000_000 / threads / batch;
+    let bench = |preload: bool| -> Vec<f64> {
+        let mut command = node.driver_command("rt");
+        if !preload {
+            command.env_remove("LD_PRELOAD");
+        }
+        let mut driver = Driver::start(&mut command);
+        driver.ask("device 0");
+        driver.ask("launches 100000");
+        let answer = driver.ask(&format!("quantiles {each} {threads} {batch}"));
+        answer.split(' ').map(|n| n.parse().unwrap()).collect()
+    };
+    let mut rounds: Vec<[Vec<f64>; 2]> = (0..5).map(|_| [bench(false), bench(true)]).collect();
+    rounds.sort_by(|a, b| a[1][1].total_cmp(&b[1][1]));
+    let [without, with] = &rounds[2];
+    println!(
+        "one launch in batches of {batch}, {threads} threads, never throttled, runtime that does nothing (nanoseconds, \
+         the median of 5 runs by p50)"
+    );
+    println!("           {:>8} {:>8} {:>8} {:>8} {:>8}", "p10", "p50", "p90", "p99", "p99.9");
+    let line = |name: &str, all: &[f64]| {
+        let numbers: Vec<String> = all.iter().map(|n| format!("{n:8.1}")).collect();
+        println!("  {name}  {}", numbers.join(" "));
+    };
+    line("without", without);
+    line("with   ", with);
+    let added: Vec<f64> = with.iter().zip(without).map(|(with, without)| with - without).collect();
+    line("added  ", &added);
+    println!("  (to reach: p50 15, p99 with 64 threads 200)");
+}
+
 fn first_call(others: usize) {
     let node = Node::with_quota(GIB);
     let mut neighbours: Vec<Driver> = (0..others).map(|_| node.driver("rt")).collect();
@@ -146,6 +183,10 @@ fn main() {
     }
     if runs("launches") {
         launches();
+        // The path without a decision: few batches have one in them.
+        launch_quantiles(1, 16);
+        launch_quantiles(1, 1);
+        launch_quantiles(64, 1);
     }
     if runs("first-call") {
         first_call(0);

@@ -2,7 +2,7 @@
 //! launches.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -23,11 +23,19 @@ pub(crate) struct Compute {
     helper: Once<Thread>,
     /// Whether the helper thread sleeps until it is called.
     resting: AtomicBool,
+    /// The lane of all launches at a vendor's runtime, where there is one chip in all.
+    only: [AtomicPtr<Lane>; 2],
 }
 
 impl Compute {
     pub(crate) const fn new() -> Self {
-        Self { ascend: Once::new(), cuda: Once::new(), helper: Once::new(), resting: AtomicBool::new(false) }
+        Self {
+            ascend: Once::new(),
+            cuda: Once::new(),
+            helper: Once::new(),
+            resting: AtomicBool::new(false),
+            only: [const { AtomicPtr::new(std::ptr::null_mut()) }; 2],
+        }
     }
 
     fn of(&self, vendor: Vendor) -> &Once<Events> {
@@ -45,6 +53,13 @@ const STACK: usize = 128 * 1024;
 const LONGEST_NAP: u64 = 1_000_000;
 
 impl Process {
+    /// A launch that needs no decision, and no look for its lane either: the lane, if there is such a launch.
+    pub(crate) fn launch_at_once(&self, vendor: Vendor) -> Option<&Lane> {
+        let only = self.compute.only.get(vendor as usize)?.load(Ordering::Acquire);
+        // SAFETY: null, or a lane of this process, which stays for as long as it does.
+        unsafe { only.as_ref() }.filter(|lane| lane.enter())
+    }
+
     /// Returns when the calling thread may launch on `stream`, in bounded time. The lane, if it wants to know when the
     /// launch has been made.
     pub(crate) fn launch(&'static self, vendor: Vendor, stream: *mut c_void) -> Option<&'static Lane> {
@@ -110,7 +125,11 @@ impl Process {
             && self.sees_one(vendor)
         {
             let claim = place.claim()?;
-            return Some((claim, 0, claim.lane(0)?));
+            let lane = claim.lane(0)?;
+            if let Some(only) = self.compute.only.get(vendor as usize) {
+                only.store(std::ptr::from_ref(lane).cast_mut(), Ordering::Release);
+            }
+            return Some((claim, 0, lane));
         }
         let chip = self.chip(vendor, CURRENT_DEVICE);
         let (index, device) = self.parts(chip).next()?;

@@ -122,10 +122,31 @@ unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
 }
 
 unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void) -> *const c_void {
+    if let Some(lane) = incarnation::attached().and_then(|p| p.launch_at_once(Vendor::from_raw(vendor))) {
+        return std::ptr::from_ref(lane).cast();
+    }
+    let _errno = Errno::save();
     guarded(std::ptr::null(), || {
         let lane = process().and_then(|process| process.launch(Vendor::from_raw(vendor), stream));
         lane.map_or(std::ptr::null(), |lane| std::ptr::from_ref(lane).cast())
     })
+}
+
+/// The program's `errno`, put back on drop.
+struct Errno(i32);
+
+impl Errno {
+    fn save() -> Self {
+        // SAFETY: the calling thread's own.
+        Self(unsafe { *libc::__errno_location() })
+    }
+}
+
+impl Drop for Errno {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = self.0 }
+    }
 }
 
 unsafe extern "C" fn launched(lane: *const c_void, stream: *mut c_void) {

@@ -137,6 +137,11 @@ impl Lane {
         })
     }
 
+    /// Takes a launch that needs no decision; it is under way until [`Self::leave`].
+    pub(crate) fn enter(&self) -> bool {
+        self.allowance.enter()
+    }
+
     /// Returns when the calling thread may launch on `stream`. `terms` are read anew for each decision.
     pub(crate) fn admit(
         &self,

@@ -383,7 +383,8 @@ fn another_user_may_use_what_the_agent_made() {
 /// Compute fails open, and not for longer than the damage lasts.
 #[test]
 fn a_chips_region_that_is_spoiled_at_the_first_launch_limits_from_its_repair_on() {
-    let damages: [(&str, fn(&fs::File)); 3] = [
+    type Damage = fn(&fs::File);
+    let damages: [(&str, Damage); 3] = [
         ("rubbish in its header", |file| file.write_all_at(&[0xff; 64], 0).unwrap()),
         ("cut", |file| file.set_len(100).unwrap()),
         ("lengthened", |file| file.set_len(file.metadata().unwrap().len() + 1).unwrap()),

@@ -267,10 +267,8 @@ pub(crate) fn components(
 pub(crate) fn launch(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
     let Core::Loaded(core) = core_library::get() else { return real() };
-    let errno = Errno::save();
     // SAFETY: the back end's function.
     let launch = unsafe { (core.launch)(vendor as u32, stream) };
-    drop(errno);
     let code = real();
     if !launch.is_null() {
         // SAFETY: the back end's function, with what it gave for this launch. It calls nothing that sets `errno`.

@@ -101,6 +101,62 @@ static void *churn(void *seed_) {
     return NULL;
 }
 
+/* Times of single launches: by the counter of the processor, which costs less than the clock. */
+#if defined(__x86_64__)
+static inline uint64_t ticks(void) {
+    unsigned low, high;
+    __asm__ volatile("lfence\nrdtsc\nlfence" : "=a"(low), "=d"(high)::"memory");
+    return (uint64_t)high << 32 | low;
+}
+#else
+static inline uint64_t ticks(void) {
+    uint64_t at;
+    __asm__ volatile("isb\nmrs %0, cntvct_el0\nisb" : "=r"(at)::"memory");
+    return at;
+}
+#endif
+static double seconds(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return at.tv_sec + at.tv_nsec / 1e9;
+}
+struct timing { launch_t launch; unsigned count, batch; uint32_t *times; };
+static void *timed(void *timing_) {
+    struct timing *timing = timing_;
+    for (unsigned i = 0; i < timing->count; i++) {
+        uint64_t from = ticks();
+        for (unsigned j = 0; j < timing->batch; j++) timing->launch(NULL, 1, NULL, NULL, NULL);
+        uint64_t took = ticks() - from;
+        timing->times[i] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
+    }
+    return NULL;
+}
+static int ascending(const void *left, const void *right) {
+    uint32_t l = *(const uint32_t *)left, r = *(const uint32_t *)right;
+    return (l > r) - (l < r);
+}
+/* Nanoseconds of a launch, of `number` batches by each of `threads`: p10, p50, p90, p99, p99.9. */
+static void quantiles(launch_t launch, unsigned number, unsigned threads, unsigned batch) {
+    pthread_t all[64];
+    if (threads > 64) threads = 64;
+    uint32_t *times = calloc((size_t)number * threads, sizeof *times);
+    struct timing timings[64];
+    double from = seconds();
+    uint64_t begun = ticks();
+    for (unsigned i = 0; i < threads; i++) {
+        timings[i] = (struct timing){launch, number, batch, times + (size_t)i * number};
+        if (i > 0) pthread_create(&all[i], NULL, timed, &timings[i]);
+    }
+    timed(&timings[0]);
+    for (unsigned i = 1; i < threads; i++) pthread_join(all[i], NULL);
+    double tick = (seconds() - from) * 1e9 / (double)(ticks() - begun);
+    size_t count = (size_t)number * threads;
+    qsort(times, count, sizeof *times, ascending);
+    const double at[] = {0.1, 0.5, 0.9, 0.99, 0.999};
+    for (int i = 0; i < 5; i++) printf("%.1f%c", times[(size_t)((count - 1) * at[i])] * tick / batch, i < 4 ? ' ' : '\n');
+    free(times);
+}
+
 static void *sleeper(void *unused) {
     for (;;) sleep(1000);
     return unused;
@@ -139,8 +195,8 @@ int main(int argc, char **argv) {
     if (argc > 2) line[0] = 0;
     while (fgets(line, sizeof line, stdin) != NULL) {
         char word[32] = "";
-        unsigned long long number = 0, second = 0;
-        sscanf(line, "%31s %llu %llu", word, &number, &second);
+        unsigned long long number = 0, second = 0, third = 0;
+        sscanf(line, "%31s %llu %llu %llu", word, &number, &second, &third);
         if (strcmp(word, "device") == 0) {
             printf("%d\n", set_device((int32_t)number));
         } else if (strcmp(word, "alloc") == 0) {
@@ -262,6 +318,10 @@ int main(int argc, char **argv) {
             for (unsigned long long i = 0; i < number; i++) launch(NULL, 1, NULL, NULL, NULL);
             clock_gettime(CLOCK_MONOTONIC, &to);
             printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / number);
+        } else if (strcmp(word, "quantiles") == 0) {
+            /* Batches of each thread, threads, launches of a batch. */
+            launch_t launch = (launch_t)need(load("libruntime.so"), "rtLaunchKernelByFuncHandleV3");
+            quantiles(launch, (unsigned)number, (unsigned)second, (unsigned)third);
         } else if (strcmp(word, "churn") == 0) {
             printf("ok\n");
             pthread_t other;
