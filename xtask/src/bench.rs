@@ -10,7 +10,7 @@ use crate::shell::cargo;
 pub(crate) enum Name {
     /// The node plugin behind kubelet's own DRA code: rate, latency, start time, memory.
     Plugin,
-    /// What the interposer costs each process and each allocation.
+    /// What the interposer costs each process, allocation and launch, and what tenants get of a chip.
     Interposer,
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn run(name: Name, arguments: &[String]) -> Result<()> {
         Name::Plugin => vec!["run", "--quiet", "--package", "vnpu-e2e", "--bin", "vnpu-bench-plugin", "--"],
         Name::Interposer => {
             crate::interposer::build()?;
-            vec!["bench", "--quiet", "--package", "vnpu-core", "--bench", "cost", "--"]
+            vec!["bench", "--quiet", "--package", "vnpu-core", "--bench", "cost", "--bench", "shares", "--"]
         }
     };
     all.extend(arguments.iter().map(String::as_str));

@@ -17,8 +17,12 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * q) as usize]
 }
 
-fn exec(runs: usize) {
+fn exec(runs: usize, others: usize) {
     let node = Node::with_quota(GIB);
+    let mut neighbours: Vec<Driver> = (0..others).map(|_| node.driver("rt")).collect();
+    for driver in &mut neighbours {
+        driver.ask("device 0");
+    }
     let mut times = [Vec::new(), Vec::new()];
     for i in 0..runs * 2 {
         let under = i % 2;
@@ -38,7 +42,9 @@ fn exec(runs: usize) {
         list.sort_by(f64::total_cmp);
     }
     let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
-    println!("exec of /bin/true, {runs} each way, alternating (microseconds)");
+    println!(
+        "exec of /bin/true beside {others} processes of the claim, {runs} each way, alternating (microseconds)"
+    );
     for (name, list) in ["without", "with   "].iter().zip(&times) {
         println!(
             "  {name}  p10 {:7.1}  p50 {:7.1}  p90 {:7.1}  mean {:7.1}",
@@ -167,6 +173,36 @@ fn first_call(others: usize) {
     );
 }
 
+/// Processes that make their first call at the same moment, in one claim: what each of them computes, and how long it takes
+/// on the few processors that they have between them.
+fn first_calls_at_once(processes: usize) {
+    let (mut computed, mut waited) = (Vec::new(), Vec::new());
+    for _ in 0..(256 / processes).min(64) {
+        let node = Node::with_quota(GIB);
+        let mut drivers: Vec<Driver> = (0..processes).map(|_| node.driver("rt")).collect();
+        drivers.iter_mut().for_each(|driver| assert_ne!(driver.ask("count"), "what?"));
+        drivers.iter_mut().for_each(|driver| driver.send("first"));
+        for driver in &mut drivers {
+            let answer = driver.answer();
+            let mut numbers = answer.split(' ').map(|n| n.parse::<f64>().unwrap());
+            computed.push(numbers.next().unwrap());
+            waited.push(numbers.next().unwrap());
+        }
+    }
+    for list in [&mut computed, &mut waited] {
+        list.sort_by(f64::total_cmp);
+    }
+    println!(
+        "first device call of {processes} processes at once: processor time p50 {:.0} p90 {:.0} p99 {:.0}, from call to \
+         return p50 {:.0} p90 {:.0} microseconds   (to reach: 1000)",
+        quantile(&computed, 0.5),
+        quantile(&computed, 0.9),
+        quantile(&computed, 0.99),
+        quantile(&waited, 0.5),
+        quantile(&waited, 0.9)
+    );
+}
+
 fn main() {
     // `cargo bench -p vnpu-core --bench cost -- exec` runs that part only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
@@ -176,7 +212,8 @@ fn main() {
     println!("machine: {cpus} CPUs, Linux {}", kernel.trim());
     assert!(Path::new("/bin/true").exists());
     if runs("exec") {
-        exec(1000);
+        exec(1000, 0);
+        exec(1000, 200);
     }
     if runs("operations") {
         operations();
@@ -191,5 +228,7 @@ fn main() {
     if runs("first-call") {
         first_call(0);
         first_call(100);
+        first_calls_at_once(1);
+        first_calls_at_once(64);
     }
 }

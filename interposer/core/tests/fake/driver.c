@@ -318,6 +318,15 @@ int main(int argc, char **argv) {
             for (unsigned long long i = 0; i < number; i++) launch(NULL, 1, NULL, NULL, NULL);
             clock_gettime(CLOCK_MONOTONIC, &to);
             printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / number);
+        } else if (strcmp(word, "first") == 0) {
+            /* Microseconds of the processor, and of the clock, for one call. */
+            struct timespec from, to;
+            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+            double begun = seconds();
+            set_device(0);
+            double took = seconds() - begun;
+            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+            printf("%.1f %.1f\n", (to.tv_sec - from.tv_sec) * 1e6 + (to.tv_nsec - from.tv_nsec) / 1e3, took * 1e6);
         } else if (strcmp(word, "quantiles") == 0) {
             /* Batches of each thread, threads, launches of a batch. */
             launch_t launch = (launch_t)need(load("libruntime.so"), "rtLaunchKernelByFuncHandleV3");

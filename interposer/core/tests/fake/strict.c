@@ -350,6 +350,17 @@ static void threads(void) {
     for (int i = 0; i < 4; i++) pthread_join(all[i], NULL);
 }
 
+/* Launches one after the other, and says so. */
+static void paced(void) {
+    P one = stream();
+    for (;;) {
+        launch_in(one, 30000000, 0);
+        printf("launched\n");
+        fflush(stdout);
+        wait_for(one);
+    }
+}
+
 int main(int count, char **arguments) {
     P context = NULL;
     library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -358,7 +369,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
