@@ -7,10 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::share::ClaimShares;
-use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::REAPING;
 
-use crate::chip::{self, Entries};
+use crate::chip::{self, Entries, Party};
 use crate::claim::Claim;
 use crate::file::TEMPORARY;
 use crate::layout::{Layout, make_dir, names, remove_dir, remove_file};
@@ -98,8 +97,8 @@ impl Agent {
             numbers.push(entries.pick(&share.uuid, &shares.claim)?);
         }
         for (share, (entry, fresh)) in shares.chips.iter().zip(&numbers) {
-            let others = || self.values_on(entries, &share.uuid);
-            chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation, others)?;
+            self.mend(&share.uuid, entries)?;
+            chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation)?;
             entries.insert(&share.uuid, *entry, &shares.claim);
         }
         let numbers: Vec<u16> = numbers.into_iter().map(|(entry, _)| entry).collect();
@@ -254,26 +253,41 @@ impl Agent {
         Ok((!found.is_empty()).then_some((claim.usage.file.inode, found)))
     }
 
-    /// What the claims on `chip` have of it, by their quotas.
-    fn values_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<QuotaValues> {
+    /// What the claims on `chip` have of it, by their quotas and ledgers.
+    fn parties_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<Party> {
         let mut out = Vec::new();
-        for claim in entries.claims_on(chip) {
-            match QuotaRegion::open(&self.layout, &claim).and_then(|q| q.map(|q| q.chips()).transpose()) {
-                Ok(chips) => {
-                    let its = chips.into_iter().flatten().filter(|(uuid, _)| uuid == chip);
-                    out.extend(its.map(|(_, values)| values));
+        for uid in entries.claims_on(chip) {
+            match self.party_on(&uid, chip) {
+                Ok(party) => out.extend(party),
+                Err(error) => {
+                    tracing::warn!(claim = %uid, %error, "its entry of a chip is not brought right")
                 }
-                Err(error) => tracing::warn!(%claim, %error, "its entry of a chip is not brought right"),
             }
         }
         out
     }
 
+    fn party_on(&self, uid: &ClaimUid, chip: &DeviceUuid) -> Result<Option<Party>, AgentError> {
+        let Some(quota) = QuotaRegion::open(&self.layout, uid)? else { return Ok(None) };
+        let found = quota.chips()?.into_iter().enumerate().find(|(_, (uuid, _))| uuid == chip);
+        let Some((device, (_, values))) = found else { return Ok(None) };
+        // A ledger that its processes spoiled is no reason to leave the chip spoiled.
+        let busy =
+            UsageRegion::open(&self.layout, &quota).and_then(|u| u.map(|u| u.busy(device)).transpose());
+        Ok(Some(Party { values, busy: busy.ok().flatten() }))
+    }
+
+    fn mend(&self, chip: &DeviceUuid, entries: &mut Entries) -> Result<(), AgentError> {
+        let parties = self.parties_on(entries, chip);
+        chip::mend(&self.layout, chip, &parties, entries)
+    }
+
     /// Brings right what tenants wrote into the regions that they share.
     fn mend_chips(&self) {
-        let entries = self.lock();
-        for chip in entries.chips() {
-            if let Err(error) = chip::mend(&self.layout, chip, &self.values_on(&entries, chip)) {
+        let mut entries = self.lock();
+        let chips: Vec<DeviceUuid> = entries.chips().cloned().collect();
+        for chip in chips {
+            if let Err(error) = self.mend(&chip, &mut entries) {
                 tracing::warn!(%chip, %error, "a chip's region is not brought right yet");
             }
         }

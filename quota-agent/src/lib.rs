@@ -6,6 +6,7 @@ mod audit;
 mod breach;
 mod chip;
 mod claim;
+mod debt;
 mod error;
 mod file;
 mod kill;

@@ -274,6 +274,12 @@ impl UsageRegion {
         Ok(u32::try_from(believed).unwrap_or(MOST_WITHOUT_SLOT).min(MOST_WITHOUT_SLOT))
     }
 
+    /// Nanoseconds of device time on one chip, as the claim's processes count them.
+    pub(crate) fn busy(&self, device: usize) -> Result<u64, AgentError> {
+        let counters = USAGE_DEVICES_OFFSET + device * USAGE_DEVICE_SIZE;
+        Ok(word(&self.file.read(counters + offset_of!(UsageDevice, busy_ns), 8)?, 0))
+    }
+
     /// Functions that processes got and that have no hook.
     pub(crate) fn unhooked_functions(&self) -> Result<u64, AgentError> {
         let head = self.file.read(0, USAGE_DEVICES_OFFSET + USAGE_DEVICE_SIZE)?;
