@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::share::ClaimShares;
-use vnpu_quota_abi::slot::REAPING;
+use vnpu_quota_abi::slot::{FREE, REAPING};
 
 use crate::chip::{self, Entries, Party};
 use crate::claim::Claim;
@@ -205,10 +205,11 @@ impl Agent {
         // Without the lock: how long this takes is up to the tenants. After the suspects were read, so that none
         // of them can be younger than the look.
         let owners = suspects.iter().flat_map(|(_, (_, found))| found).map(|s| s.owner);
+        let nobodys = |owner| owner == FREE || owner == REAPING;
         let mut processes = Processes::look(Path::new("/proc"), owners);
         for (_, (inode, found)) in &mut suspects {
             let before = found.len();
-            found.retain(|s| s.owner == REAPING || !processes.lives(s.owner, s.namespace, *inode));
+            found.retain(|s| nobodys(s.owner) || !processes.lives(s.owner, s.namespace, *inode));
             report.live = report.live.saturating_add(u32::try_from(before - found.len()).unwrap_or(u32::MAX));
         }
         for (uid, (inode, dead)) in suspects {

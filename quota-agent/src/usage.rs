@@ -78,7 +78,7 @@ fn compute(counters: &UsageDevice) -> ComputeUsage {
     }
 }
 
-/// A slot whose record lock nobody holds.
+/// A slot whose record lock nobody holds: of a process that may be dead, or [`FREE`] with bytes in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Suspect {
     pub(crate) slot: usize,
@@ -167,22 +167,28 @@ impl UsageRegion {
         Ok(look(&view))
     }
 
-    /// Slots that somebody has: those of living processes as a number, and the others.
+    /// Slots that somebody has or that hold bytes: those of living processes as a number, and the others.
     pub(crate) fn owned(&self) -> Result<(u32, Vec<Suspect>), AgentError> {
-        let owned: Vec<Suspect> = self.read(|view| {
+        let taken: Vec<Suspect> = self.read(|view| {
             let slots = (0..view.capacity()).filter_map(|slot| {
                 let head = view.head(slot)?;
                 let owner = head.owner.load(Ordering::Relaxed);
                 let namespace = head.pidns_inode.load(Ordering::Relaxed);
-                (owner != FREE).then_some(Suspect { slot, owner, namespace })
+                let holds = || {
+                    let cells = (0..view.devices()).filter_map(|device| view.cell(slot, device));
+                    cells
+                        .flat_map(|c| [&c.committed, &c.reserved, &c.overhead])
+                        .any(|word| word.load(Ordering::Relaxed) != 0)
+                };
+                (owner != FREE || holds()).then_some(Suspect { slot, owner, namespace })
             });
             slots.collect()
         })?;
-        let all = owned.len();
-        let suspects: Vec<Suspect> =
-            owned.into_iter().filter(|s| !locks::is_locked(&self.file.file, s.slot)).collect();
-        let live = u32::try_from(all - suspects.len()).unwrap_or(u32::MAX);
-        Ok((live, suspects))
+        let (locked, suspects): (Vec<Suspect>, Vec<Suspect>) =
+            taken.into_iter().partition(|s| locks::is_locked(&self.file.file, s.slot));
+        // The lock comes before the owner word.
+        let live = locked.iter().filter(|s| s.owner != FREE).count();
+        Ok((u32::try_from(live).unwrap_or(u32::MAX), suspects))
     }
 
     /// All slots that somebody has, with what they say.
@@ -203,8 +209,7 @@ impl UsageRegion {
         })
     }
 
-    /// Puts overhead on a slot, if `owner` still has it. One that is given up between the look and the write leaves
-    /// it to the slot's next owner for one round.
+    /// Puts overhead on a slot, if `owner` still has it.
     pub(crate) fn put_overhead(
         &self,
         slot: usize,
@@ -217,15 +222,19 @@ impl UsageRegion {
         if slot >= usize::from(SLOT_COUNT) || device >= usize::from(self.expected.devices) {
             return Ok(());
         }
-        let stands = word(&self.file.read(offset + offset_of!(SlotHead, owner), 8)?, 0) == owner;
-        if stands && word(&self.file.read(cell, 8)?, 0) != overhead.0 {
-            self.file.write(cell, &overhead.0.to_ne_bytes())?;
+        let stands = || -> Result<bool, AgentError> {
+            Ok(word(&self.file.read(offset + offset_of!(SlotHead, owner), 8)?, 0) == owner)
+        };
+        if !stands()? || word(&self.file.read(cell, 8)?, 0) == overhead.0 {
+            return Ok(());
         }
-        Ok(())
+        self.file.write(cell, &overhead.0.to_ne_bytes())?;
+        // Whoever gives a slot back says so before he zeroes it: he may have zeroed the cell before the write.
+        if stands()? { Ok(()) } else { self.file.write(cell, &0_u64.to_ne_bytes()) }
     }
 
-    /// Gives back the slots of `dead`, into `report`. Each is looked at again under its lock: what has another
-    /// owner by now is not what was found dead.
+    /// Gives back the slots of `dead`, and the bytes of those that nobody has, into `report`. Each is looked at again
+    /// under its lock: what has another owner by now is not what was found dead.
     pub(crate) fn bury(&self, dead: &[Suspect], report: &mut ReapReport) -> Result<(), AgentError> {
         for suspect in dead {
             // Held while reaping, so that nobody takes or reaps the slot at the same time.
@@ -241,18 +250,20 @@ impl UsageRegion {
             let namespace = word(&slot, offset_of!(SlotHead, pidns_inode)) as u32;
             let same = (owner, namespace) == (suspect.owner, suspect.namespace);
             // A reaper that died holding the lock left the second.
-            if owner == FREE || !same && owner != REAPING {
+            if !same && owner != REAPING {
                 continue;
             }
             // The owner word last: until then the slot is a dead process's, whatever happens to us.
             self.file.write(offset + SLOT_HEAD_SIZE, &vec![0; cells])?;
-            let behind = offset_of!(SlotHead, pidns_inode);
-            self.file.write(
-                offset + behind,
-                &[0; offset_of!(SlotHead, reserved) - offset_of!(SlotHead, pidns_inode)],
-            )?;
-            self.file.write(offset + offset_of!(SlotHead, owner), &FREE.to_ne_bytes())?;
-            report.reaped += 1;
+            if owner != FREE {
+                let behind = offset_of!(SlotHead, pidns_inode);
+                self.file.write(
+                    offset + behind,
+                    &[0; offset_of!(SlotHead, reserved) - offset_of!(SlotHead, pidns_inode)],
+                )?;
+                self.file.write(offset + offset_of!(SlotHead, owner), &FREE.to_ne_bytes())?;
+                report.reaped += 1;
+            }
             for device in 0..usize::from(self.expected.devices) {
                 let cell = SLOT_HEAD_SIZE + device * SLOT_CELL_SIZE;
                 for field in [offset_of!(SlotCell, committed), offset_of!(SlotCell, reserved)] {

@@ -18,7 +18,7 @@ use vnpu_quota_abi::slot::{self, SlotTable, owner_word};
 use vnpu_quota_abi::usage::{USAGE_DEVICE_SIZE, USAGE_DEVICES_OFFSET, slot_stride, slots_offset, usage_size};
 use vnpu_quota_abi::view::{DeviceView, QuotaView, UsageView};
 use vnpu_quota_abi::{SLOT_COUNT, bucket};
-use vnpu_quota_agent::{Agent, AgentError, Attached, ClaimRegions, MOST_WITHOUT_SLOT};
+use vnpu_quota_agent::{Agent, AgentError, Attached, ClaimRegions, MOST_WITHOUT_SLOT, Reader};
 
 fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
@@ -99,6 +99,25 @@ fn slots_full_of_garbage_are_given_back_in_one_pass() {
     assert_eq!(agent.reap().unwrap().reaped, u32::from(SLOT_COUNT));
     assert_eq!(agent.usage(&uid(1)).unwrap().chips[0].used, Bytes(0));
     assert!((0..view.capacity()).all(|s| view.head(s).unwrap().owner.load(Ordering::SeqCst) == slot::FREE));
+}
+
+#[test]
+fn bytes_that_nobody_answers_for_are_cleared_in_one_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let usage = agent.create(&shares(1, &[("A", 4)])).unwrap().usage;
+    let pid = process_with_slot(&usage, 0, 1000);
+    let (_raw, mapping) = map(&usage);
+    let view = UsageView::open(mapping).unwrap();
+    view.cell(9, 0).unwrap().overhead.store(500, Ordering::SeqCst);
+    view.cell(10, 0).unwrap().committed.store(700, Ordering::SeqCst);
+    let reading = Reader::new(dir.path()).read(&uid(1)).unwrap().unwrap();
+    assert_eq!((reading.occupied, reading.usage.live_slots), (1, 1), "which nobody has");
+    let report = agent.reap().unwrap();
+    assert_eq!((report.reaped, report.live, report.bytes), (0, 1, Bytes(700)));
+    let usage = agent.usage(&uid(1)).unwrap();
+    assert_eq!((usage.chips[0].used, usage.chips[0].overhead), (Bytes(1000), Bytes(0)));
+    kill(pid);
 }
 
 #[test]
