@@ -13,6 +13,7 @@ mod events;
 mod fault;
 mod incarnation;
 mod lane;
+mod limits;
 mod liveness;
 mod log;
 mod map;
