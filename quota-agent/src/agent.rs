@@ -9,6 +9,7 @@ use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::share::ClaimShares;
 use vnpu_quota_abi::slot::{FREE, REAPING};
 
+use crate::aside::Aside;
 use crate::chip::{self, Entries, Party};
 use crate::claim::Claim;
 use crate::file::TEMPORARY;
@@ -31,6 +32,7 @@ pub struct Agent {
     // Held for every operation on regions: they take microseconds on a tmpfs, and POSIX locks do not exclude
     // threads of one process from each other.
     entries: Mutex<Entries>,
+    aside: Aside,
 }
 
 impl Agent {
@@ -43,6 +45,7 @@ impl Agent {
         let agent = Self {
             layout: Layout { root: runtime_dir.as_ref().to_path_buf() },
             entries: Mutex::new(Entries::default()),
+            aside: Aside::default(),
         };
         for dir in [&agent.layout.root, &agent.layout.claims(), &agent.layout.devices()] {
             make_dir(dir, false)?;
@@ -202,11 +205,11 @@ impl Agent {
         if suspects.is_empty() {
             return Ok(report);
         }
-        // Without the lock: how long this takes is up to the tenants. After the suspects were read, so that none
+        // Without the lock: how long this takes is up to the tenants, within a few seconds. After the suspects were read, so that none
         // of them can be younger than the look.
         let owners = suspects.iter().flat_map(|(_, (_, found))| found).map(|s| s.owner);
         let nobodys = |owner| owner == FREE || owner == REAPING;
-        let mut processes = Processes::look(Path::new("/proc"), owners);
+        let mut processes = Processes::look(Path::new("/proc"), &self.aside, owners);
         for (_, (inode, found)) in &mut suspects {
             let before = found.len();
             found.retain(|s| nobodys(s.owner) || !processes.lives(s.owner, s.namespace, *inode));
@@ -323,6 +326,11 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Reads what a tenant can make wait.
+    pub(crate) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -2,6 +2,7 @@
 //! interposer works on. Synchronous and thread-safe; it decides nothing about pods and talks to no API.
 
 mod agent;
+mod aside;
 mod audit;
 mod breach;
 mod chip;
