@@ -31,6 +31,8 @@ marks! {
     HighWaterRaised,
     /// The owner word says who, not yet in which PID namespace.
     SlotTaken,
+    /// It says in which too, and the process does not know yet that the slot is its own.
+    SlotNamed,
     /// The process is attached.
     Attached,
     /// Bytes are reserved, and nobody has looked whether the quota allows it.
@@ -61,6 +63,8 @@ marks! {
     ReapCellZeroed,
     /// All of it is, and it is not free yet.
     ReapZeroed,
+    /// It is free, and its record lock is still taken.
+    ReapFreed,
     /// The claim has said that it waits for the chip.
     WaitSaid,
     /// The chip's lease is taken, nothing is launched.
