@@ -172,17 +172,12 @@ impl Agent {
         self.open_claim(claim)?.read()
     }
 
-    /// Whether a living process of the claim has a slot, and whether others found none.
+    /// [`ClaimUsage::attached`] of what the claim uses now.
     ///
     /// # Errors
     /// The claim has no regions, or they are unusable.
     pub fn attached(&self, claim: &ClaimUid) -> Result<Attached, AgentError> {
-        let usage = self.usage(claim)?;
-        Ok(match (usage.live_slots, usage.without_slot) {
-            (0, _) => Attached::Unknown,
-            (_, 0) => Attached::True,
-            _ => Attached::Crowded,
-        })
+        self.usage(claim).map(|usage| usage.attached())
     }
 
     /// Gives back the slots of dead processes in all claims, and repairs ledgers and chips' regions that a tenant

@@ -19,7 +19,7 @@ use vnpu_quota_abi::{SLOT_COUNT, ledger as abi_ledger};
 use crate::file::{self, SharedFile};
 use crate::layout::{Layout, make_dir};
 use crate::ledger::Cell;
-use crate::locks;
+use crate::locks::{self, Budget};
 use crate::map::{Copy, invalid};
 use crate::quota::QuotaRegion;
 use crate::{AgentError, ChipUsage, ComputeUsage, MOST_WITHOUT_SLOT, ReapReport};
@@ -184,8 +184,10 @@ impl UsageRegion {
             });
             slots.collect()
         })?;
+        let slots: Vec<usize> = taken.iter().map(|suspect| suspect.slot).collect();
+        let locked = locks::locked(&self.file.file, &slots, &mut Budget::of_claim());
         let (locked, suspects): (Vec<Suspect>, Vec<Suspect>) =
-            taken.into_iter().partition(|s| locks::is_locked(&self.file.file, s.slot));
+            taken.into_iter().partition(|s| locked.contains(&s.slot));
         // The lock comes before the owner word.
         let live = locked.iter().filter(|s| s.owner != FREE).count();
         Ok((u32::try_from(live).unwrap_or(u32::MAX), suspects))
@@ -236,9 +238,14 @@ impl UsageRegion {
     /// Gives back the slots of `dead`, and the bytes of those that nobody has, into `report`. Each is looked at again
     /// under its lock: what has another owner by now is not what was found dead.
     pub(crate) fn bury(&self, dead: &[Suspect], report: &mut ReapReport) -> Result<(), AgentError> {
+        let mut budget = Budget::of_claim();
         for suspect in dead {
+            if budget.is_spent() {
+                // The next round goes on.
+                break;
+            }
             // Held while reaping, so that nobody takes or reaps the slot at the same time.
-            let Some(_lock) = locks::try_lock(&self.file.file, suspect.slot) else {
+            let Some(_lock) = locks::try_lock(&self.file.file, suspect.slot, &mut budget) else {
                 report.live += 1;
                 continue;
             };
