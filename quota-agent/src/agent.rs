@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::share::ClaimShares;
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::slot::{FREE, REAPING};
 
 use crate::aside::Aside;
@@ -128,6 +129,7 @@ impl Agent {
         let mut entries = self.lock();
         // The directory first: whoever starts in between finds no claim rather than one without its chip.
         remove_dir(&self.layout.claim(claim))?;
+        reached(Mark::ClaimDirRemoved);
         while let Some((uuid, entry, last)) = entries.take(claim) {
             let result = if last {
                 remove_file(&self.layout.device(&uuid)).map(drop)

@@ -11,6 +11,7 @@ use vnpu_quota_abi::bucket;
 use vnpu_quota_abi::device::{DEVICE_ENTRY_SIZE, DEVICE_SIZE, DeviceEntry, ENTRIES_OFFSET};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
 use vnpu_quota_abi::line::Mode;
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::view::DeviceView;
 
@@ -80,6 +81,11 @@ impl Entries {
         self.chips.keys()
     }
 
+    /// Whether a claim has `entry` of `chip`.
+    fn has(&self, chip: &DeviceUuid, entry: u16) -> bool {
+        self.chips.get(chip).is_some_and(|taken| taken.contains_key(&entry))
+    }
+
     /// Whether any claim is on `chip`.
     pub(crate) fn serves(&self, chip: &DeviceUuid) -> bool {
         self.chips.contains_key(chip)
@@ -101,13 +107,16 @@ pub(crate) fn write_entry(
         None => {
             let header = header(generation).ok_or_else(|| invalid(&path, "it cannot be made"))?;
             file::put(&path, &header, DEVICE_SIZE, 0o666)?;
+            reached(Mark::ChipMade);
             SharedFile::open(&path)?.ok_or_else(|| invalid(&path, "somebody removed it"))?
         }
     };
     if fresh {
         clear(&file, values.entry)?;
     }
-    set(&file, values)
+    set(&file, values)?;
+    reached(Mark::EntryWritten);
+    Ok(())
 }
 
 /// Brings size and header right in place, because the claims on the chip have this very file mapped.
@@ -118,12 +127,15 @@ fn repair(file: &SharedFile, header: &[u8]) -> Result<(), AgentError> {
     tracing::warn!(path = %file.path.display(), "a chip's region was overwritten by a tenant and is repaired");
     if file.size()? != DEVICE_SIZE as u64 {
         file.resize(DEVICE_SIZE)?;
+        reached(Mark::ChipResized);
     }
-    file.write(0, header)
+    file.write(0, header)?;
+    reached(Mark::ChipHeaderWritten);
+    Ok(())
 }
 
-/// Brings right what the claims on `chip`, whose `parties` these are, can write but must not: size, header, shares, and
-/// credit and debt beyond belief.
+/// Brings right what the claims on `chip`, whose `parties` these are, can write but must not: size, header, shares,
+/// credit and debt beyond belief, and entries that nobody has.
 pub(crate) fn mend(
     layout: &Layout,
     chip: &DeviceUuid,
@@ -158,6 +170,12 @@ pub(crate) fn mend(
             }
         }
     }
+    for entry in (0..DEVICE_ENTRIES).filter(|entry| !entries.has(chip, *entry)) {
+        // Left by an agent that died, or written by a tenant: somebody who waits there would be waited for.
+        if file.read(offset(entry), DEVICE_ENTRY_SIZE)?.iter().any(|byte| *byte != 0) {
+            clear(&file, entry)?;
+        }
+    }
     Ok(())
 }
 
@@ -179,7 +197,9 @@ fn offset(entry: u16) -> usize {
 }
 
 fn clear(file: &SharedFile, entry: u16) -> Result<(), AgentError> {
-    file.write(offset(entry), &[0; DEVICE_ENTRY_SIZE])
+    file.write(offset(entry), &[0; DEVICE_ENTRY_SIZE])?;
+    reached(Mark::EntryCleared);
+    Ok(())
 }
 
 /// Writes what the agent decides of an entry, if it is not so already; the rest is the interposer's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::{FREE, REAPING, SLOT_CELL_SIZE, SLOT_HEAD_SIZE, SlotCell, SlotHead, SlotTable};
 use vnpu_quota_abi::usage::{
@@ -127,7 +128,9 @@ impl UsageRegion {
             return if region.damage()?.is_some() { region.repair() } else { Ok(()) };
         }
         let header = expected.header(0).ok_or_else(|| invalid(&path, "it would be too large"))?;
-        file::put(&path, &header, expected.size(), 0o666)
+        file::put(&path, &header, expected.size(), 0o666)?;
+        reached(Mark::LedgerMade);
+        Ok(())
     }
 
     /// What tenants did to the file so that their own next processes could not use it; `None` when it is sound.
@@ -249,6 +252,7 @@ impl UsageRegion {
                 report.live += 1;
                 continue;
             };
+            reached(Mark::BuryLocked);
             let offset =
                 slots_offset(self.expected.devices) + suspect.slot * slot_stride(self.expected.devices);
             let cells = usize::from(self.expected.devices) * SLOT_CELL_SIZE;
@@ -262,6 +266,7 @@ impl UsageRegion {
             }
             // The owner word last: until then the slot is a dead process's, whatever happens to us.
             self.file.write(offset + SLOT_HEAD_SIZE, &vec![0; cells])?;
+            reached(Mark::BuryCellsZeroed);
             if owner != FREE {
                 let behind = offset_of!(SlotHead, pidns_inode);
                 self.file.write(
@@ -269,6 +274,7 @@ impl UsageRegion {
                     &[0; offset_of!(SlotHead, reserved) - offset_of!(SlotHead, pidns_inode)],
                 )?;
                 self.file.write(offset + offset_of!(SlotHead, owner), &FREE.to_ne_bytes())?;
+                reached(Mark::BuryFreed);
                 report.reaped += 1;
             }
             for device in 0..usize::from(self.expected.devices) {

@@ -340,6 +340,8 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
             entry.priority.store(99, Ordering::Relaxed);
             entry.tat.store(i64::MAX, Ordering::Relaxed);
         }
+        // Nobody waits there, and everybody would wait for him.
+        view.entry(77).unwrap().waiting_until.store(77, Ordering::Relaxed);
     }
     agent.reap().unwrap();
     {
@@ -351,6 +353,7 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
             assert!(entry.priority.load(Ordering::Relaxed) <= 10);
             assert_eq!(seconds_ahead(entry), 0, "forgiven");
         }
+        assert_eq!(view.entry(77).unwrap().waiting_until.load(Ordering::Relaxed), 0);
     }
     // Cut and overwritten: mended in place, because other claims have this very file mapped.
     open(path).set_len(100).unwrap();
