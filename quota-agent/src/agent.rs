@@ -56,6 +56,7 @@ impl Agent {
             // Its next `create` makes it anew; the others must be served meanwhile.
             if let Err(error) = agent.take_up(&uid, &mut entries) {
                 tracing::warn!(claim = %uid, %error, "regions are unusable");
+                entries.incomplete = true;
             }
         }
         agent.sweep(&entries)?;

@@ -27,6 +27,8 @@ pub(crate) struct Entries {
     chips: BTreeMap<DeviceUuid, BTreeMap<u16, ClaimUid>>,
     // What the last round saw of their buckets.
     believed: BTreeMap<(DeviceUuid, u16), Believed>,
+    /// Some claims could not be read, and have entries that are not here.
+    pub(crate) incomplete: bool,
 }
 
 /// A claim on a chip, by what its neighbours cannot write.
@@ -81,9 +83,9 @@ impl Entries {
         self.chips.keys()
     }
 
-    /// Whether a claim has `entry` of `chip`.
-    fn has(&self, chip: &DeviceUuid, entry: u16) -> bool {
-        self.chips.get(chip).is_some_and(|taken| taken.contains_key(&entry))
+    /// Whether a claim has `entry` of `chip`, or may have.
+    fn may_have(&self, chip: &DeviceUuid, entry: u16) -> bool {
+        self.incomplete || self.chips.get(chip).is_some_and(|taken| taken.contains_key(&entry))
     }
 
     /// Whether any claim is on `chip`.
@@ -170,9 +172,10 @@ pub(crate) fn mend(
             }
         }
     }
-    for entry in (0..DEVICE_ENTRIES).filter(|entry| !entries.has(chip, *entry)) {
+    let all = file.read(ENTRIES_OFFSET, DEVICE_SIZE - ENTRIES_OFFSET)?;
+    for (entry, bytes) in (0..DEVICE_ENTRIES).zip(all.chunks_exact(DEVICE_ENTRY_SIZE)) {
         // Left by an agent that died, or written by a tenant: somebody who waits there would be waited for.
-        if file.read(offset(entry), DEVICE_ENTRY_SIZE)?.iter().any(|byte| *byte != 0) {
+        if !entries.may_have(chip, entry) && bytes.iter().any(|byte| *byte != 0) {
             clear(&file, entry)?;
         }
     }

@@ -365,6 +365,20 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
     assert_eq!(self::inode(path), inode);
 }
 
+#[test]
+fn an_entry_that_may_be_a_claims_whose_quota_cannot_be_read_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let regions = agent.create(&shares(1, &[("A", 4)])).unwrap();
+    let unreadable = agent.create(&shares(2, &[("A", 4)])).unwrap();
+    fs::write(&unreadable.quota, [0; 64]).unwrap();
+    drop(agent);
+    Agent::open(dir.path()).unwrap().reap().unwrap();
+    let (_raw, mapping) = map(&regions.devices[0].1);
+    let view = DeviceView::open(mapping).unwrap();
+    assert_eq!(view.entry(1).unwrap().share_milli.load(Ordering::Relaxed), 100);
+}
+
 /// The clock of the buckets.
 fn now() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
