@@ -109,9 +109,12 @@ fn look(materials: &crate::materials::Materials, claims: &[ClaimUid]) -> Result<
     let reaped = agent.reap()?;
     let mut usages = Vec::with_capacity(claims.len());
     for claim in claims {
-        match (agent.usage(claim), agent.attached(claim)) {
-            (Ok(usage), Ok(attached)) => usages.push((usage, attached)),
-            (Err(error), _) | (_, Err(error)) => {
+        match agent.usage(claim) {
+            Ok(usage) => {
+                let attached = usage.attached();
+                usages.push((usage, attached));
+            }
+            Err(error) => {
                 // It may have been unprepared meanwhile.
                 tracing::debug!(%claim, %error, "the usage cannot be read");
             }

@@ -2,22 +2,27 @@
 //! tests do both at each of them. Without the feature `fault`, which nothing that is shipped has, a mark is nothing.
 
 macro_rules! marks {
-    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)* ; $($(#[doc = $agents_doc:literal])+ $agents:ident,)*) => {
         /// A step, named after what has just been done.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Mark {
             $($(#[doc = $doc])+ $name,)*
+            $($(#[doc = $agents_doc])+ $agents,)*
         }
 
         impl Mark {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            /// Those of tenants' processes.
+            pub const INTERPOSER: &[Self] = &[$(Self::$name),*];
+
+            /// Those of the node's agent.
+            pub const AGENT: &[Self] = &[$(Self::$agents),*];
 
             /// The name, as it is written here.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
+                    $(Self::$agents => stringify!($agents),)*
                 }
             }
         }
@@ -31,6 +36,8 @@ marks! {
     HighWaterRaised,
     /// The owner word says who, not yet in which PID namespace.
     SlotTaken,
+    /// It says in which too, and the process does not know yet that the slot is its own.
+    SlotNamed,
     /// The process is attached.
     Attached,
     /// Bytes are reserved, and nobody has looked whether the quota allows it.
@@ -61,6 +68,8 @@ marks! {
     ReapCellZeroed,
     /// All of it is, and it is not free yet.
     ReapZeroed,
+    /// It is free, and its record lock is still taken.
+    ReapFreed,
     /// The claim has said that it waits for the chip.
     WaitSaid,
     /// The chip's lease is taken, nothing is launched.
@@ -77,6 +86,33 @@ marks! {
     LeaseRenewed,
     /// The lease is given back.
     LeaseReleased,
+    ;
+    /// A new file is written under its temporary name.
+    FileWritten,
+    /// A chip has a region, with nobody in it.
+    ChipMade,
+    /// A chip's region that a tenant cut is whole again, and zero behind the cut.
+    ChipResized,
+    /// And begins as it should.
+    ChipHeaderWritten,
+    /// An entry of a chip is zeroed.
+    EntryCleared,
+    /// An entry of a chip says what the claim has of it.
+    EntryWritten,
+    /// A new claim has a ledger, and no quota.
+    LedgerMade,
+    /// A quota's entry is marked as being changed.
+    QuotaOdd,
+    /// Its values are the new ones, and it is still marked.
+    QuotaWritten,
+    /// The record lock of a dead process's slot is taken.
+    BuryLocked,
+    /// Its bytes are zeroed, and it is the dead process's still.
+    BuryCellsZeroed,
+    /// It is nobody's, and its record lock is still taken.
+    BuryFreed,
+    /// A claim's own files are gone, its entries on the chips are not.
+    ClaimDirRemoved,
 }
 
 #[cfg(feature = "fault")]

@@ -4,6 +4,7 @@
 use core::mem::size_of;
 
 use crate::header::HEADER_SIZE;
+use crate::mark::{Mark, reached};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// [`QuotaValues::flags`]: refuse allocations when the ledger cannot be used.
@@ -107,6 +108,7 @@ impl QuotaEntry {
         // SYNC POINT: no field below may become visible before the odd number; pairs with the Acquire fence
         // of `read`.
         fence(Ordering::Release);
+        reached(Mark::QuotaOdd);
         for (to, from) in self.uuid.iter().zip(values.uuid.chunks_exact(8)) {
             let mut word = [0; 8];
             word.copy_from_slice(from);
@@ -120,6 +122,7 @@ impl QuotaEntry {
         self.flags.store(values.flags, Ordering::Relaxed);
         self.share_milli.store(values.share_milli, Ordering::Relaxed);
         self.memory.store(values.memory, Ordering::Relaxed);
+        reached(Mark::QuotaWritten);
         // SYNC POINT: pairs with the Acquire load of `read`.
         self.seq.store(before.wrapping_add(1), Ordering::Release);
     }

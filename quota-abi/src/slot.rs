@@ -131,12 +131,13 @@ pub fn claim<T: SlotTable>(table: &T, slot: usize, owner: u64, pidns_inode: u32)
     // Raised before the slot can hold bytes, so that no sum misses them.
     table.raise_high_water(slot + 1);
     reached(Mark::HighWaterRaised);
-    // SYNC POINT: Acquire pairs with the Release store in `finish_reap`: the new owner sees zeroed cells.
+    // SYNC POINT: Acquire pairs with the Release at the end of `finish_reap`: the new owner sees zeroed cells.
     if head.owner.compare_exchange(FREE, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return false;
     }
     reached(Mark::SlotTaken);
     head.pidns_inode.store(pidns_inode, Ordering::Relaxed);
+    reached(Mark::SlotNamed);
     true
 }
 
@@ -155,22 +156,33 @@ pub fn begin_reap<T: SlotTable>(table: &T, slot: usize, owner: u64) -> bool {
 
 /// Zeroes the slot after [`begin_reap`] and frees it; returns the bytes it held over all chips. Also finishes
 /// what a reaper that died left as [`REAPING`]; the caller then holds the slot's record lock.
+///
+/// A caller that lost its lock and comes late, when somebody else has finished, stops at the first step that it finds
+/// the slot in other hands at. The one in which it was stopped may take a cell of the next owner's; never the slot.
 pub fn finish_reap<T: SlotTable>(table: &T, slot: usize) -> u64 {
+    let Some(head) = table.head(slot) else { return 0 };
+    let is_ours = || head.owner.load(Ordering::SeqCst) == REAPING;
     let mut bytes = 0_u64;
     for device in 0..table.devices() {
         let Some(cell) = table.cell(slot, device) else { continue };
-        bytes = bytes.saturating_add(cell.committed.swap(0, Ordering::SeqCst));
-        bytes = bytes.saturating_add(cell.reserved.swap(0, Ordering::SeqCst));
-        cell.overhead.store(0, Ordering::SeqCst);
+        for (word, counts) in [(&cell.committed, true), (&cell.reserved, true), (&cell.overhead, false)] {
+            if !is_ours() {
+                return bytes;
+            }
+            let held = word.swap(0, Ordering::SeqCst);
+            bytes = bytes.saturating_add(if counts { held } else { 0 });
+        }
         reached(Mark::ReapCellZeroed);
     }
-    if let Some(head) = table.head(slot) {
-        head.pidns_inode.store(0, Ordering::Relaxed);
-        head.state.store(0, Ordering::Relaxed);
-        head.heartbeat.store(0, Ordering::Relaxed);
-        reached(Mark::ReapZeroed);
-        // SYNC POINT: pairs with the compare-and-swap in `claim`.
-        head.owner.store(FREE, Ordering::SeqCst);
+    if !is_ours() {
+        return bytes;
     }
+    head.pidns_inode.store(0, Ordering::Relaxed);
+    head.state.store(0, Ordering::Relaxed);
+    head.heartbeat.store(0, Ordering::Relaxed);
+    reached(Mark::ReapZeroed);
+    // SYNC POINT: pairs with the compare-and-swap in `claim`.
+    let _ = head.owner.compare_exchange(REAPING, FREE, Ordering::SeqCst, Ordering::Relaxed);
+    reached(Mark::ReapFreed);
     bytes
 }

@@ -181,3 +181,27 @@ fn an_overflowing_wish_or_ledger_is_refused() {
     assert!(ledger::reserve(&view, &ask(50), |_| ()).is_err());
     assert_eq!(view.cell(0, 0).unwrap().reserved.load(Ordering::SeqCst), u64::MAX - 5);
 }
+
+#[test]
+fn a_reaper_that_comes_late_leaves_the_next_owner_what_is_his() {
+    let (_buffer, map) = memory(usage_size(2, 4));
+    let view = UsageView::create(map, 2, 4, [1; 16], 1).unwrap();
+    let words = || {
+        let cells = [0, 1].map(|device| view.cell(3, device).unwrap());
+        let bytes = cells.map(|c| [&c.committed, &c.reserved, &c.overhead].map(|w| w.load(Ordering::SeqCst)));
+        let head = view.head(3).unwrap();
+        (head.owner.load(Ordering::SeqCst), head.pidns_inode.load(Ordering::SeqCst), bytes)
+    };
+    assert!(slot::claim(&view, 3, 10, 5) && slot::begin_reap(&view, 3, 10));
+    // Another one finished it, and somebody took the slot.
+    assert_eq!(slot::finish_reap(&view, 3), 0);
+    assert!(slot::claim(&view, 3, 11, 6));
+    for device in [0, 1] {
+        let cell = view.cell(3, device).unwrap();
+        for word in [&cell.committed, &cell.reserved, &cell.overhead] {
+            word.store(7, Ordering::SeqCst);
+        }
+    }
+    assert_eq!(slot::finish_reap(&view, 3), 0);
+    assert_eq!(words(), (11, 6, [[7; 3]; 2]));
+}

@@ -125,6 +125,24 @@ fn reaping_a_dead_owner_never_takes_the_next_owners_bytes() {
 }
 
 #[test]
+fn a_late_reaper_never_takes_the_next_owners_slot() {
+    loom::model(|| {
+        let table = Table::new(1);
+        assert!(slot::claim(&*table, 0, 10, 0) && slot::begin_reap(&*table, 0, 10));
+        // It lost its lock, and another one finishes.
+        let late = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || slot::finish_reap(&*table, 0))
+        };
+        slot::finish_reap(&*table, 0);
+        let claimed = slot::claim(&*table, 0, 11, 0);
+        late.join().unwrap();
+        assert!(claimed);
+        assert_eq!(table.slots[0].0.owner.load(Ordering::SeqCst), 11);
+    });
+}
+
+#[test]
 fn a_reader_of_a_quota_never_sees_half_a_change() {
     let values = |n: u32| QuotaValues {
         uuid: [0; UUID_SIZE],

@@ -7,10 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::share::ClaimShares;
-use vnpu_quota_abi::quota::QuotaValues;
-use vnpu_quota_abi::slot::REAPING;
+use vnpu_quota_abi::mark::{Mark, reached};
+use vnpu_quota_abi::slot::{FREE, REAPING};
 
-use crate::chip::{self, Entries};
+use crate::aside::Aside;
+use crate::chip::{self, Entries, Party};
 use crate::claim::Claim;
 use crate::file::TEMPORARY;
 use crate::layout::{Layout, make_dir, names, remove_dir, remove_file};
@@ -32,6 +33,7 @@ pub struct Agent {
     // Held for every operation on regions: they take microseconds on a tmpfs, and POSIX locks do not exclude
     // threads of one process from each other.
     entries: Mutex<Entries>,
+    aside: Aside,
 }
 
 impl Agent {
@@ -44,6 +46,7 @@ impl Agent {
         let agent = Self {
             layout: Layout { root: runtime_dir.as_ref().to_path_buf() },
             entries: Mutex::new(Entries::default()),
+            aside: Aside::default(),
         };
         for dir in [&agent.layout.root, &agent.layout.claims(), &agent.layout.devices()] {
             make_dir(dir, false)?;
@@ -53,6 +56,7 @@ impl Agent {
             // Its next `create` makes it anew; the others must be served meanwhile.
             if let Err(error) = agent.take_up(&uid, &mut entries) {
                 tracing::warn!(claim = %uid, %error, "regions are unusable");
+                entries.incomplete = true;
             }
         }
         agent.sweep(&entries)?;
@@ -98,8 +102,8 @@ impl Agent {
             numbers.push(entries.pick(&share.uuid, &shares.claim)?);
         }
         for (share, (entry, fresh)) in shares.chips.iter().zip(&numbers) {
-            let others = || self.values_on(entries, &share.uuid);
-            chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation, others)?;
+            self.mend(&share.uuid, entries)?;
+            chip::write_entry(&self.layout, &share.uuid, &values(share, *entry), *fresh, generation)?;
             entries.insert(&share.uuid, *entry, &shares.claim);
         }
         let numbers: Vec<u16> = numbers.into_iter().map(|(entry, _)| entry).collect();
@@ -126,6 +130,7 @@ impl Agent {
         let mut entries = self.lock();
         // The directory first: whoever starts in between finds no claim rather than one without its chip.
         remove_dir(&self.layout.claim(claim))?;
+        reached(Mark::ClaimDirRemoved);
         while let Some((uuid, entry, last)) = entries.take(claim) {
             let result = if last {
                 remove_file(&self.layout.device(&uuid)).map(drop)
@@ -170,17 +175,12 @@ impl Agent {
         self.open_claim(claim)?.read()
     }
 
-    /// Whether a living process of the claim has a slot, and whether others found none.
+    /// [`ClaimUsage::attached`] of what the claim uses now.
     ///
     /// # Errors
     /// The claim has no regions, or they are unusable.
     pub fn attached(&self, claim: &ClaimUid) -> Result<Attached, AgentError> {
-        let usage = self.usage(claim)?;
-        Ok(match (usage.live_slots, usage.without_slot) {
-            (0, _) => Attached::Unknown,
-            (_, 0) => Attached::True,
-            _ => Attached::Crowded,
-        })
+        self.usage(claim).map(|usage| usage.attached())
     }
 
     /// Gives back the slots of dead processes in all claims, and repairs ledgers and chips' regions that a tenant
@@ -203,13 +203,14 @@ impl Agent {
         if suspects.is_empty() {
             return Ok(report);
         }
-        // Without the lock: how long this takes is up to the tenants. After the suspects were read, so that none
+        // Without the lock: how long this takes is up to the tenants, within a few seconds. After the suspects were read, so that none
         // of them can be younger than the look.
         let owners = suspects.iter().flat_map(|(_, (_, found))| found).map(|s| s.owner);
-        let mut processes = Processes::look(Path::new("/proc"), owners);
+        let nobodys = |owner| owner == FREE || owner == REAPING;
+        let mut processes = Processes::look(Path::new("/proc"), &self.aside, owners);
         for (_, (inode, found)) in &mut suspects {
             let before = found.len();
-            found.retain(|s| s.owner == REAPING || !processes.lives(s.owner, s.namespace, *inode));
+            found.retain(|s| nobodys(s.owner) || !processes.lives(s.owner, s.namespace, *inode));
             report.live = report.live.saturating_add(u32::try_from(before - found.len()).unwrap_or(u32::MAX));
         }
         for (uid, (inode, dead)) in suspects {
@@ -254,26 +255,41 @@ impl Agent {
         Ok((!found.is_empty()).then_some((claim.usage.file.inode, found)))
     }
 
-    /// What the claims on `chip` have of it, by their quotas.
-    fn values_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<QuotaValues> {
+    /// What the claims on `chip` have of it, by their quotas and ledgers.
+    fn parties_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<Party> {
         let mut out = Vec::new();
-        for claim in entries.claims_on(chip) {
-            match QuotaRegion::open(&self.layout, &claim).and_then(|q| q.map(|q| q.chips()).transpose()) {
-                Ok(chips) => {
-                    let its = chips.into_iter().flatten().filter(|(uuid, _)| uuid == chip);
-                    out.extend(its.map(|(_, values)| values));
+        for uid in entries.claims_on(chip) {
+            match self.party_on(&uid, chip) {
+                Ok(party) => out.extend(party),
+                Err(error) => {
+                    tracing::warn!(claim = %uid, %error, "its entry of a chip is not brought right")
                 }
-                Err(error) => tracing::warn!(%claim, %error, "its entry of a chip is not brought right"),
             }
         }
         out
     }
 
+    fn party_on(&self, uid: &ClaimUid, chip: &DeviceUuid) -> Result<Option<Party>, AgentError> {
+        let Some(quota) = QuotaRegion::open(&self.layout, uid)? else { return Ok(None) };
+        let found = quota.chips()?.into_iter().enumerate().find(|(_, (uuid, _))| uuid == chip);
+        let Some((device, (_, values))) = found else { return Ok(None) };
+        // A ledger that its processes spoiled is no reason to leave the chip spoiled.
+        let busy =
+            UsageRegion::open(&self.layout, &quota).and_then(|u| u.map(|u| u.busy(device)).transpose());
+        Ok(Some(Party { values, busy: busy.ok().flatten() }))
+    }
+
+    fn mend(&self, chip: &DeviceUuid, entries: &mut Entries) -> Result<(), AgentError> {
+        let parties = self.parties_on(entries, chip);
+        chip::mend(&self.layout, chip, &parties, entries)
+    }
+
     /// Brings right what tenants wrote into the regions that they share.
     fn mend_chips(&self) {
-        let entries = self.lock();
-        for chip in entries.chips() {
-            if let Err(error) = chip::mend(&self.layout, chip, &self.values_on(&entries, chip)) {
+        let mut entries = self.lock();
+        let chips: Vec<DeviceUuid> = entries.chips().cloned().collect();
+        for chip in chips {
+            if let Err(error) = self.mend(&chip, &mut entries) {
                 tracing::warn!(%chip, %error, "a chip's region is not brought right yet");
             }
         }
@@ -308,6 +324,11 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Reads what a tenant can make wait.
+    pub(crate) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     pub(crate) fn layout(&self) -> &Layout {

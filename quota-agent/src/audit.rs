@@ -106,7 +106,7 @@ impl Agent {
         let mut out = ChipAudit::default();
         let mut parties = self.parties(chip, promise, &mut out);
         for process in by_pid(processes) {
-            let witness = Witness::look(Path::new(PROC), process.pid);
+            let witness = Witness::look(Path::new(PROC), self.aside(), process.pid);
             let whose = witness.as_ref().and_then(|w| whose(&parties, w));
             match (witness, whose) {
                 (Some(witness), Some((index, evidence, slot))) => {
@@ -116,7 +116,7 @@ impl Agent {
                         starttime: witness.starttime,
                         bytes: process.bytes,
                         slot,
-                        crowded: slot.is_none() && party.full && witness.has_mapped(&party.usage),
+                        crowded: slot.is_none() && party.full && witness.may_have_mapped(&party.usage),
                     });
                     party.seen.insert(process.pid, (witness.home, evidence));
                 }
@@ -252,7 +252,7 @@ fn by_pid(processes: &[ProcessMemory]) -> Vec<ProcessMemory> {
 fn whose(parties: &[Party], witness: &Witness) -> Option<(usize, Evidence, Option<usize>)> {
     let candidates = parties.iter().enumerate().filter_map(|(index, party)| {
         let evidence = witness.evidence(&party.usage, &party.promise.pods)?;
-        let slot = witness.has_mapped(&party.usage).then(|| slot_of(party, witness)).flatten();
+        let slot = witness.may_have_mapped(&party.usage).then(|| slot_of(party, witness)).flatten();
         Some((index, evidence, slot))
     });
     // Of several that are as good the first, so that it is the same one at every round.

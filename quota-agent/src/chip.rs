@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
-use std::time::Duration;
+use std::sync::atomic::AtomicI64;
 
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_quota_abi::DEVICE_ENTRIES;
 use vnpu_quota_abi::bucket;
 use vnpu_quota_abi::device::{DEVICE_ENTRY_SIZE, DEVICE_SIZE, DeviceEntry, ENTRIES_OFFSET};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
+use vnpu_quota_abi::line::Mode;
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::view::DeviceView;
 
 use crate::AgentError;
+use crate::debt::{Believed, Look};
 use crate::file::{self, SharedFile};
 use crate::layout::Layout;
 use crate::map::{Copy, invalid};
@@ -22,6 +25,18 @@ use crate::map::{Copy, invalid};
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
     chips: BTreeMap<DeviceUuid, BTreeMap<u16, ClaimUid>>,
+    // What the last round saw of their buckets.
+    believed: BTreeMap<(DeviceUuid, u16), Believed>,
+    /// Some claims could not be read, and have entries that are not here.
+    pub(crate) incomplete: bool,
+}
+
+/// A claim on a chip, by what its neighbours cannot write.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    pub(crate) values: QuotaValues,
+    /// Nanoseconds of device time by its own ledger; `None` when that cannot be read.
+    pub(crate) busy: Option<u64>,
 }
 
 impl Entries {
@@ -51,6 +66,7 @@ impl Entries {
         let taken = self.chips.get_mut(&chip)?;
         taken.remove(&entry);
         let last = taken.is_empty();
+        self.believed.remove(&(chip.clone(), entry));
         if last {
             self.chips.remove(&chip);
         }
@@ -67,76 +83,100 @@ impl Entries {
         self.chips.keys()
     }
 
+    /// Whether a claim has `entry` of `chip`, or may have.
+    fn may_have(&self, chip: &DeviceUuid, entry: u16) -> bool {
+        self.incomplete || self.chips.get(chip).is_some_and(|taken| taken.contains_key(&entry))
+    }
+
     /// Whether any claim is on `chip`.
     pub(crate) fn serves(&self, chip: &DeviceUuid) -> bool {
         self.chips.contains_key(chip)
     }
 }
 
-/// Writes the claim's entry into the chip's region, which is made if it is absent. One that a tenant spoiled is
-/// repaired in place, because the other claims on the chip have this very file mapped; `others` then says what
-/// their entries must be. A `fresh` entry starts from zero whatever its last claim left.
+/// Writes the claim's entry into the chip's region, which is made if it is absent. A `fresh` entry starts from zero
+/// whatever its last claim left.
 pub(crate) fn write_entry(
     layout: &Layout,
     chip: &DeviceUuid,
     values: &QuotaValues,
     fresh: bool,
     generation: u64,
-    others: impl FnOnce() -> Vec<QuotaValues>,
 ) -> Result<(), AgentError> {
     let path = layout.device(chip);
-    let header = header(generation).ok_or_else(|| invalid(&path, "it cannot be made"))?;
     let file = match SharedFile::open(&path)? {
         Some(file) => file,
         None => {
+            let header = header(generation).ok_or_else(|| invalid(&path, "it cannot be made"))?;
             file::put(&path, &header, DEVICE_SIZE, 0o666)?;
+            reached(Mark::ChipMade);
             SharedFile::open(&path)?.ok_or_else(|| invalid(&path, "somebody removed it"))?
         }
     };
-    if repair(&file, &header)? {
-        for other in others() {
-            set(&file, &other)?;
-        }
-    }
     if fresh {
         clear(&file, values.entry)?;
     }
-    set(&file, values)
+    set(&file, values)?;
+    reached(Mark::EntryWritten);
+    Ok(())
 }
 
-/// Brings size and header right in place, if they are not; whether they were not.
-fn repair(file: &SharedFile, header: &[u8]) -> Result<bool, AgentError> {
+/// Brings size and header right in place, because the claims on the chip have this very file mapped.
+fn repair(file: &SharedFile, header: &[u8]) -> Result<(), AgentError> {
     if !is_spoiled(file, header)? {
-        return Ok(false);
+        return Ok(());
     }
     tracing::warn!(path = %file.path.display(), "a chip's region was overwritten by a tenant and is repaired");
     if file.size()? != DEVICE_SIZE as u64 {
         file.resize(DEVICE_SIZE)?;
+        reached(Mark::ChipResized);
     }
     file.write(0, header)?;
-    Ok(true)
+    reached(Mark::ChipHeaderWritten);
+    Ok(())
 }
 
-/// No claim is this far in debt: its longest work takes minutes at a percent of the chip.
-const MOST_DEBT: Duration = Duration::from_secs(3600);
-
-/// Brings right what the claims on `chip`, whose `values` these are, can write but must not: size, header, shares, and
-/// debts beyond every measure.
-pub(crate) fn mend(layout: &Layout, chip: &DeviceUuid, values: &[QuotaValues]) -> Result<(), AgentError> {
+/// Brings right what the claims on `chip`, whose `parties` these are, can write but must not: size, header, shares,
+/// credit and debt beyond belief, and entries that nobody has.
+pub(crate) fn mend(
+    layout: &Layout,
+    chip: &DeviceUuid,
+    parties: &[Party],
+    entries: &mut Entries,
+) -> Result<(), AgentError> {
     let path = layout.device(chip);
     let Some(file) = SharedFile::open(&path)? else { return Ok(()) };
     let header = header(1).ok_or_else(|| invalid(&path, "it cannot be made"))?;
     repair(&file, &header)?;
-    let now = monotonic();
-    for values in values {
+    for Party { values, busy } in parties {
         set(&file, values)?;
         let at = offset(values.entry) + offset_of!(DeviceEntry, tat);
         let found = file.read(at, 8)?;
-        let word = <[u8; 8]>::try_from(found.as_slice()).map_or(0, i64::from_ne_bytes);
-        let most = i64::try_from(MOST_DEBT.as_nanos()).unwrap_or(i64::MAX);
-        if bucket::tat(word).saturating_sub(now) > most {
-            tracing::warn!(path = %path.display(), entry = values.entry, "a claim's debt was written by a tenant and is forgiven");
-            file.write(at, &bucket::word(now, values.share_milli).to_ne_bytes())?;
+        let found = <[u8; 8]>::try_from(found.as_slice()).map_or(0, i64::from_ne_bytes);
+        let look = Look {
+            now: monotonic(),
+            // As new: never used, or cut off, by whomever the file was made whole again.
+            word: Some(found).filter(|word| *word != 0),
+            busy: *busy,
+            share_milli: values.share_milli,
+            mode: Mode::from_raw(values.mode),
+        };
+        let key = (chip.clone(), values.entry);
+        let (believed, put) = Believed::after(entries.believed.get(&key).copied(), &look);
+        entries.believed.insert(key, believed);
+        if let Some(word) = put {
+            // A charge between the look and the write is lost. Credit is cut of who idles, and he has none.
+            file.write(at, &word.to_ne_bytes())?;
+            if bucket::credit(&AtomicI64::new(found), look.now) < 0 {
+                tracing::warn!(path = %path.display(), entry = values.entry, "a claim's debt was written by a tenant and is forgiven");
+            }
+        }
+    }
+    let all = file.read(ENTRIES_OFFSET, DEVICE_SIZE - ENTRIES_OFFSET)?;
+    for (entry, bytes) in (0..DEVICE_ENTRIES).zip(all.chunks_exact(DEVICE_ENTRY_SIZE)) {
+        // Left by an agent that died, or written by a tenant: somebody who waits there would be waited for.
+        if !entries.may_have(chip, entry) && bytes.iter().any(|byte| *byte != 0) {
+            clear(&file, entry)?;
         }
     }
     Ok(())
@@ -160,7 +200,9 @@ fn offset(entry: u16) -> usize {
 }
 
 fn clear(file: &SharedFile, entry: u16) -> Result<(), AgentError> {
-    file.write(offset(entry), &[0; DEVICE_ENTRY_SIZE])
+    file.write(offset(entry), &[0; DEVICE_ENTRY_SIZE])?;
+    reached(Mark::EntryCleared);
+    Ok(())
 }
 
 /// Writes what the agent decides of an entry, if it is not so already; the rest is the interposer's.

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use vnpu_quota_abi::mark::{Mark, reached};
+
 use crate::AgentError;
 use crate::map::invalid;
 
@@ -95,6 +97,7 @@ pub(crate) fn put(path: &Path, bytes: &[u8], size: usize, mode: u32) -> Result<(
     file.set_permissions(Permissions::from_mode(mode))
         .and_then(|()| file.write_all_at(bytes, 0))
         .map_err(|e| AgentError::io("write", &temporary, e))?;
+    reached(Mark::FileWritten);
     std::fs::rename(&temporary, path).map_err(|e| AgentError::io("put in place", path, e))
 }
 

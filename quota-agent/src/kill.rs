@@ -84,7 +84,7 @@ impl Agent {
         let pid = i32::try_from(offender.process.pid).ok().and_then(Pid::from_raw).ok_or(Spared::Gone)?;
         // Held from before the look: the signal goes to the process that was looked at, or to none.
         let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| Spared::Gone)?;
-        let now = Witness::look(Path::new("/proc"), offender.process.pid);
+        let now = Witness::look(Path::new("/proc"), self.aside(), offender.process.pid);
         let usage = UsageFile::of(claim, &self.layout().usage(claim));
         let evidence = now.as_ref().zip(usage).and_then(|(now, usage)| now.evidence(&usage, pods));
         may_kill(offender, now.as_ref(), evidence, std::process::id())?;

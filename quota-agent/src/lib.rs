@@ -2,10 +2,12 @@
 //! interposer works on. Synchronous and thread-safe; it decides nothing about pods and talks to no API.
 
 mod agent;
+mod aside;
 mod audit;
 mod breach;
 mod chip;
 mod claim;
+mod debt;
 mod error;
 mod file;
 mod kill;

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use vnpu_quota_abi::slot::{owner_pid, owner_starttime};
 
+use crate::aside::Aside;
+
 /// In the flags of a thread that is on its way out: its memory and files are being let go.
 const PF_EXITING: u64 = 0x4;
 /// Looks at a process whose threads change under the look.
 const LOOKS: u32 = 3;
 
 /// The processes of the machine at one moment, as far as they were asked about.
-pub(crate) struct Processes {
+pub(crate) struct Processes<'a> {
     root: PathBuf,
+    aside: &'a Aside,
     // By the pid in the process's own namespace; `None` when there is no list of processes.
     by_pid: Option<BTreeMap<u32, Vec<Process>>>,
     held: BTreeMap<u32, Held>,
@@ -37,13 +40,15 @@ enum Held {
     Leaving,
     /// Not to be known.
     Hidden,
+    /// It waits in the kernel with its mappings locked: it lives.
+    Silent,
     /// The files of these inodes, mapped.
     Files(BTreeSet<u64>),
 }
 
-impl Processes {
+impl<'a> Processes<'a> {
     /// Those below `root` (`/proc`) that have one of `owners` as owner word, but for the start time.
-    pub(crate) fn look(root: &Path, owners: impl Iterator<Item = u64>) -> Self {
+    pub(crate) fn look(root: &Path, aside: &'a Aside, owners: impl Iterator<Item = u64>) -> Self {
         let wanted: BTreeSet<u32> = owners.map(owner_pid).collect();
         let by_pid = fs::read_dir(root).ok().map(|entries| {
             let mut by_pid: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
@@ -60,33 +65,35 @@ impl Processes {
             }
             by_pid
         });
-        Self { root: root.to_path_buf(), by_pid, held: BTreeMap::new() }
+        Self { root: root.to_path_buf(), aside, by_pid, held: BTreeMap::new() }
     }
 
     /// Whether a process of this owner word and PID namespace may still have memory accounted in the usage file
     /// `inode`: it has the file mapped, cannot be looked into, or is on its way out. What is 0 in the two is not
     /// known (a container without `/proc`) and fits every process that can be looked into.
     pub(crate) fn lives(&mut self, owner: u64, namespace: u32, inode: u64) -> bool {
-        let Self { root, by_pid: Some(by_pid), held } = self else { return true };
+        let Self { root, aside, by_pid: Some(by_pid), held } = self else { return true };
         let Some(processes) = by_pid.get(&owner_pid(owner)) else { return false };
         let known = namespace != 0 && owner_starttime(owner) != 0;
         processes
             .iter()
             .filter(|p| namespace == 0 || p.namespace.is_none_or(|n| n == namespace))
             .filter(|p| owner_starttime(owner) == 0 || p.starttime == owner_starttime(owner))
-            .any(|p| match held.entry(p.pid).or_insert_with(|| held_by(&root.join(p.pid.to_string()))) {
-                Held::Nothing => false,
-                Held::Leaving => true,
-                Held::Hidden => known,
-                // After an exec the process lives and has its start time, but neither mapping nor memory.
-                Held::Files(inodes) => inodes.contains(&inode),
+            .any(|p| {
+                match held.entry(p.pid).or_insert_with(|| held_by(&root.join(p.pid.to_string()), aside)) {
+                    Held::Nothing => false,
+                    Held::Leaving | Held::Silent => true,
+                    Held::Hidden => known,
+                    // After an exec the process lives and has its start time, but neither mapping nor memory.
+                    Held::Files(inodes) => inodes.contains(&inode),
+                }
             })
     }
 }
 
 /// Thread by thread: the first one may have ended before the others, and threads share their memory until each
 /// lets go of it.
-fn held_by(process: &Path) -> Held {
+fn held_by(process: &Path, aside: &Aside) -> Held {
     for _ in 0..LOOKS {
         let Ok(threads) = fs::read_dir(process.join("task")) else { return Held::Nothing };
         let (mut leaving, mut changing) = (false, false);
@@ -95,8 +102,9 @@ fn held_by(process: &Path) -> Held {
                 None => changing = true,
                 Some(stat) if stat.ended => (),
                 Some(stat) if stat.exiting => leaving = true,
-                Some(_) => match fs::read(thread.join("maps")) {
+                Some(_) => match aside.read(&thread.join("maps")) {
                     Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Held::Hidden,
+                    Err(e) if e.kind() == io::ErrorKind::TimedOut => return Held::Silent,
                     Err(_) => changing = true,
                     // It may have let its memory go between the two looks.
                     Ok(maps) => match Stat::read(&thread) {

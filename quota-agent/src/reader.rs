@@ -9,6 +9,7 @@ use vnpu_driver::share::ComputeMode;
 use vnpu_quota_abi::SLOT_COUNT;
 use vnpu_quota_abi::line::Mode;
 use vnpu_quota_abi::quota::QuotaValues;
+use vnpu_quota_abi::slot::FREE;
 
 use crate::layout::{Layout, names};
 use crate::quota::QuotaRegion;
@@ -85,7 +86,8 @@ impl Reader {
         let terms = chips.iter().map(|(_, values)| ChipTerms::from(values)).collect();
         let damage = region.damage()?;
         let (live_slots, others) = region.owned()?;
-        let occupied = live_slots.saturating_add(u32::try_from(others.len()).unwrap_or(u32::MAX));
+        let others = others.iter().filter(|slot| slot.owner != FREE).count();
+        let occupied = live_slots.saturating_add(u32::try_from(others).unwrap_or(u32::MAX));
         let usage = ClaimUsage {
             claim: claim.clone(),
             chips: region.chips(chips)?,

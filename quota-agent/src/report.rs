@@ -81,6 +81,17 @@ pub struct ClaimUsage {
     pub unhooked_functions: u64,
 }
 
+impl ClaimUsage {
+    /// Whether a living process of the claim has a slot, and whether others found none.
+    pub const fn attached(&self) -> Attached {
+        match (self.live_slots, self.without_slot) {
+            (0, _) => Attached::Unknown,
+            (_, 0) => Attached::True,
+            _ => Attached::Crowded,
+        }
+    }
+}
+
 /// No kernel has more processes at a time (`PID_MAX_LIMIT` of Linux). A greater number says only that a tenant
 /// wrote it, or that there were far too many.
 pub const MOST_WITHOUT_SLOT: u32 = 1 << 22;

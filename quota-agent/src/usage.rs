@@ -8,6 +8,7 @@ use std::time::Duration;
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_quota_abi::header::{HEADER_SIZE, Header};
+use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::quota::QuotaValues;
 use vnpu_quota_abi::slot::{FREE, REAPING, SLOT_CELL_SIZE, SLOT_HEAD_SIZE, SlotCell, SlotHead, SlotTable};
 use vnpu_quota_abi::usage::{
@@ -19,7 +20,7 @@ use vnpu_quota_abi::{SLOT_COUNT, ledger as abi_ledger};
 use crate::file::{self, SharedFile};
 use crate::layout::{Layout, make_dir};
 use crate::ledger::Cell;
-use crate::locks;
+use crate::locks::{self, Budget};
 use crate::map::{Copy, invalid};
 use crate::quota::QuotaRegion;
 use crate::{AgentError, ChipUsage, ComputeUsage, MOST_WITHOUT_SLOT, ReapReport};
@@ -78,7 +79,7 @@ fn compute(counters: &UsageDevice) -> ComputeUsage {
     }
 }
 
-/// A slot whose record lock nobody holds.
+/// A slot whose record lock nobody holds: of a process that may be dead, or [`FREE`] with bytes in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Suspect {
     pub(crate) slot: usize,
@@ -127,7 +128,9 @@ impl UsageRegion {
             return if region.damage()?.is_some() { region.repair() } else { Ok(()) };
         }
         let header = expected.header(0).ok_or_else(|| invalid(&path, "it would be too large"))?;
-        file::put(&path, &header, expected.size(), 0o666)
+        file::put(&path, &header, expected.size(), 0o666)?;
+        reached(Mark::LedgerMade);
+        Ok(())
     }
 
     /// What tenants did to the file so that their own next processes could not use it; `None` when it is sound.
@@ -167,22 +170,30 @@ impl UsageRegion {
         Ok(look(&view))
     }
 
-    /// Slots that somebody has: those of living processes as a number, and the others.
+    /// Slots that somebody has or that hold bytes: those of living processes as a number, and the others.
     pub(crate) fn owned(&self) -> Result<(u32, Vec<Suspect>), AgentError> {
-        let owned: Vec<Suspect> = self.read(|view| {
+        let taken: Vec<Suspect> = self.read(|view| {
             let slots = (0..view.capacity()).filter_map(|slot| {
                 let head = view.head(slot)?;
                 let owner = head.owner.load(Ordering::Relaxed);
                 let namespace = head.pidns_inode.load(Ordering::Relaxed);
-                (owner != FREE).then_some(Suspect { slot, owner, namespace })
+                let holds = || {
+                    let cells = (0..view.devices()).filter_map(|device| view.cell(slot, device));
+                    cells
+                        .flat_map(|c| [&c.committed, &c.reserved, &c.overhead])
+                        .any(|word| word.load(Ordering::Relaxed) != 0)
+                };
+                (owner != FREE || holds()).then_some(Suspect { slot, owner, namespace })
             });
             slots.collect()
         })?;
-        let all = owned.len();
-        let suspects: Vec<Suspect> =
-            owned.into_iter().filter(|s| !locks::is_locked(&self.file.file, s.slot)).collect();
-        let live = u32::try_from(all - suspects.len()).unwrap_or(u32::MAX);
-        Ok((live, suspects))
+        let slots: Vec<usize> = taken.iter().map(|suspect| suspect.slot).collect();
+        let locked = locks::locked(&self.file.file, &slots, &mut Budget::of_claim());
+        let (locked, suspects): (Vec<Suspect>, Vec<Suspect>) =
+            taken.into_iter().partition(|s| locked.contains(&s.slot));
+        // The lock comes before the owner word.
+        let live = locked.iter().filter(|s| s.owner != FREE).count();
+        Ok((u32::try_from(live).unwrap_or(u32::MAX), suspects))
     }
 
     /// All slots that somebody has, with what they say.
@@ -203,8 +214,7 @@ impl UsageRegion {
         })
     }
 
-    /// Puts overhead on a slot, if `owner` still has it. One that is given up between the look and the write leaves
-    /// it to the slot's next owner for one round.
+    /// Puts overhead on a slot, if `owner` still has it.
     pub(crate) fn put_overhead(
         &self,
         slot: usize,
@@ -217,22 +227,32 @@ impl UsageRegion {
         if slot >= usize::from(SLOT_COUNT) || device >= usize::from(self.expected.devices) {
             return Ok(());
         }
-        let stands = word(&self.file.read(offset + offset_of!(SlotHead, owner), 8)?, 0) == owner;
-        if stands && word(&self.file.read(cell, 8)?, 0) != overhead.0 {
-            self.file.write(cell, &overhead.0.to_ne_bytes())?;
+        let stands = || -> Result<bool, AgentError> {
+            Ok(word(&self.file.read(offset + offset_of!(SlotHead, owner), 8)?, 0) == owner)
+        };
+        if !stands()? || word(&self.file.read(cell, 8)?, 0) == overhead.0 {
+            return Ok(());
         }
-        Ok(())
+        self.file.write(cell, &overhead.0.to_ne_bytes())?;
+        // Whoever gives a slot back says so before he zeroes it: he may have zeroed the cell before the write.
+        if stands()? { Ok(()) } else { self.file.write(cell, &0_u64.to_ne_bytes()) }
     }
 
-    /// Gives back the slots of `dead`, into `report`. Each is looked at again under its lock: what has another
-    /// owner by now is not what was found dead.
+    /// Gives back the slots of `dead`, and the bytes of those that nobody has, into `report`. Each is looked at again
+    /// under its lock: what has another owner by now is not what was found dead.
     pub(crate) fn bury(&self, dead: &[Suspect], report: &mut ReapReport) -> Result<(), AgentError> {
+        let mut budget = Budget::of_claim();
         for suspect in dead {
+            if budget.is_spent() {
+                // The next round goes on.
+                break;
+            }
             // Held while reaping, so that nobody takes or reaps the slot at the same time.
-            let Some(_lock) = locks::try_lock(&self.file.file, suspect.slot) else {
+            let Some(_lock) = locks::try_lock(&self.file.file, suspect.slot, &mut budget) else {
                 report.live += 1;
                 continue;
             };
+            reached(Mark::BuryLocked);
             let offset =
                 slots_offset(self.expected.devices) + suspect.slot * slot_stride(self.expected.devices);
             let cells = usize::from(self.expected.devices) * SLOT_CELL_SIZE;
@@ -241,18 +261,22 @@ impl UsageRegion {
             let namespace = word(&slot, offset_of!(SlotHead, pidns_inode)) as u32;
             let same = (owner, namespace) == (suspect.owner, suspect.namespace);
             // A reaper that died holding the lock left the second.
-            if owner == FREE || !same && owner != REAPING {
+            if !same && owner != REAPING {
                 continue;
             }
             // The owner word last: until then the slot is a dead process's, whatever happens to us.
             self.file.write(offset + SLOT_HEAD_SIZE, &vec![0; cells])?;
-            let behind = offset_of!(SlotHead, pidns_inode);
-            self.file.write(
-                offset + behind,
-                &[0; offset_of!(SlotHead, reserved) - offset_of!(SlotHead, pidns_inode)],
-            )?;
-            self.file.write(offset + offset_of!(SlotHead, owner), &FREE.to_ne_bytes())?;
-            report.reaped += 1;
+            reached(Mark::BuryCellsZeroed);
+            if owner != FREE {
+                let behind = offset_of!(SlotHead, pidns_inode);
+                self.file.write(
+                    offset + behind,
+                    &[0; offset_of!(SlotHead, reserved) - offset_of!(SlotHead, pidns_inode)],
+                )?;
+                self.file.write(offset + offset_of!(SlotHead, owner), &FREE.to_ne_bytes())?;
+                reached(Mark::BuryFreed);
+                report.reaped += 1;
+            }
             for device in 0..usize::from(self.expected.devices) {
                 let cell = SLOT_HEAD_SIZE + device * SLOT_CELL_SIZE;
                 for field in [offset_of!(SlotCell, committed), offset_of!(SlotCell, reserved)] {
@@ -272,6 +296,12 @@ impl UsageRegion {
         let found = word(&head, USAGE_DEVICES_OFFSET + offset_of!(UsageDevice, slotless_processes));
         let believed = if high_water < SLOT_COUNT { 0 } else { found };
         Ok(u32::try_from(believed).unwrap_or(MOST_WITHOUT_SLOT).min(MOST_WITHOUT_SLOT))
+    }
+
+    /// Nanoseconds of device time on one chip, as the claim's processes count them.
+    pub(crate) fn busy(&self, device: usize) -> Result<u64, AgentError> {
+        let counters = USAGE_DEVICES_OFFSET + device * USAGE_DEVICE_SIZE;
+        Ok(word(&self.file.read(counters + offset_of!(UsageDevice, busy_ns), 8)?, 0))
     }
 
     /// Functions that processes got and that have no hook.

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use vnpu_driver::id::ClaimUid;
 
+use crate::aside::Aside;
 use crate::process::{Stat, innermost_pid, namespace};
 
 /// A file: device and inode number.
@@ -58,14 +60,15 @@ pub(crate) struct Witness {
     pub(crate) inner_pid: u32,
     pub(crate) namespace: u32,
     pub(crate) home: Home,
-    mapped: BTreeSet<FileId>,
+    // `None` when the kernel does not say so in time.
+    mapped: Option<BTreeSet<FileId>>,
     // Device and path inside the file system of each file mounted.
     mounts: Vec<(u64, String)>,
 }
 
 impl Witness {
     /// Looks at process `pid` below `root` (`/proc`); `None` when it is gone or hidden.
-    pub(crate) fn look(root: &Path, pid: u32) -> Option<Self> {
+    pub(crate) fn look(root: &Path, aside: &Aside, pid: u32) -> Option<Self> {
         let process = root.join(pid.to_string());
         let stat = Stat::read(&process)?;
         let cgroup = text(process.join("cgroup"));
@@ -73,7 +76,10 @@ impl Witness {
             starttime: stat.starttime,
             inner_pid: innermost_pid(&process)?,
             namespace: namespace(&process)?,
-            mapped: text(process.join("maps")).lines().filter_map(mapped).collect(),
+            mapped: match aside.read(&process.join("maps")) {
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => None,
+                maps => Some(utf8(maps).lines().filter_map(mapped).collect()),
+            },
             mounts: text(process.join("mountinfo")).lines().filter_map(mount).collect(),
             home: home(cgroup, text(process.join("comm")).trim_end()),
         };
@@ -90,7 +96,7 @@ impl Witness {
             inner_pid: 0,
             namespace: 0,
             home: Home::default(),
-            mapped: BTreeSet::new(),
+            mapped: Some(BTreeSet::new()),
             mounts: Vec::new(),
         }
     }
@@ -107,19 +113,24 @@ impl Witness {
         } else if self.home.pod.as_ref().is_some_and(|pod| pods.contains(pod)) {
             Some(Evidence::Cgroup)
         } else {
-            self.mapped.contains(&usage.id).then_some(Evidence::Mapped)
+            self.mapped.as_ref()?.contains(&usage.id).then_some(Evidence::Mapped)
         }
     }
 
-    /// Whether it has the claim's ledger mapped.
-    pub(crate) fn has_mapped(&self, usage: &UsageFile) -> bool {
-        self.mapped.contains(&usage.id)
+    /// Whether it has the claim's ledger mapped, or may have: of whom that cannot be seen, who is the claim's by a better
+    /// reason and has a slot there counts as attached, and its bytes are the claim's either way.
+    pub(crate) fn may_have_mapped(&self, usage: &UsageFile) -> bool {
+        self.mapped.as_ref().is_none_or(|mapped| mapped.contains(&usage.id))
     }
 }
 
-/// Names of programs and files need not be UTF-8.
 fn text(path: PathBuf) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    utf8(fs::read(path))
+}
+
+/// Names of programs and files need not be UTF-8.
+fn utf8(read: io::Result<Vec<u8>>) -> String {
+    read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// A line of `maps`: `start-end flags offset major:minor inode path`.

@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering;
 
 use support::{kill, map, mode, process_with_slot, shares, uid};
 use vnpu_driver::quantity::Bytes;
-use vnpu_quota_abi::SLOT_COUNT;
+use vnpu_driver::share::ComputeMode;
+use vnpu_quota_abi::device::{DEVICE_SIZE, DeviceEntry};
 use vnpu_quota_abi::header::HEADER_SIZE;
 use vnpu_quota_abi::slot::{self, SlotTable, owner_word};
 use vnpu_quota_abi::usage::{USAGE_DEVICE_SIZE, USAGE_DEVICES_OFFSET, slot_stride, slots_offset, usage_size};
 use vnpu_quota_abi::view::{DeviceView, QuotaView, UsageView};
-use vnpu_quota_agent::{Agent, AgentError, Attached, MOST_WITHOUT_SLOT};
+use vnpu_quota_abi::{SLOT_COUNT, bucket};
+use vnpu_quota_agent::{Agent, AgentError, Attached, ClaimRegions, MOST_WITHOUT_SLOT, Reader};
 
 fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
@@ -97,6 +99,25 @@ fn slots_full_of_garbage_are_given_back_in_one_pass() {
     assert_eq!(agent.reap().unwrap().reaped, u32::from(SLOT_COUNT));
     assert_eq!(agent.usage(&uid(1)).unwrap().chips[0].used, Bytes(0));
     assert!((0..view.capacity()).all(|s| view.head(s).unwrap().owner.load(Ordering::SeqCst) == slot::FREE));
+}
+
+#[test]
+fn bytes_that_nobody_answers_for_are_cleared_in_one_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let usage = agent.create(&shares(1, &[("A", 4)])).unwrap().usage;
+    let pid = process_with_slot(&usage, 0, 1000);
+    let (_raw, mapping) = map(&usage);
+    let view = UsageView::open(mapping).unwrap();
+    view.cell(9, 0).unwrap().overhead.store(500, Ordering::SeqCst);
+    view.cell(10, 0).unwrap().committed.store(700, Ordering::SeqCst);
+    let reading = Reader::new(dir.path()).read(&uid(1)).unwrap().unwrap();
+    assert_eq!((reading.occupied, reading.usage.live_slots), (1, 1), "which nobody has");
+    let report = agent.reap().unwrap();
+    assert_eq!((report.reaped, report.live, report.bytes), (0, 1, Bytes(700)));
+    let usage = agent.usage(&uid(1)).unwrap();
+    assert_eq!((usage.chips[0].used, usage.chips[0].overhead), (Bytes(1000), Bytes(0)));
+    kill(pid);
 }
 
 #[test]
@@ -319,6 +340,8 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
             entry.priority.store(99, Ordering::Relaxed);
             entry.tat.store(i64::MAX, Ordering::Relaxed);
         }
+        // Nobody waits there, and everybody would wait for him.
+        view.entry(77).unwrap().waiting_until.store(77, Ordering::Relaxed);
     }
     agent.reap().unwrap();
     {
@@ -328,14 +351,10 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
             let entry = view.entry(entry).unwrap();
             assert!(entry.share_milli.load(Ordering::Relaxed) <= 1000);
             assert!(entry.priority.load(Ordering::Relaxed) <= 10);
-            let uptime = vnpu_quota_abi::bucket::tat(entry.tat.load(Ordering::Relaxed));
-            assert!(uptime > 0 && uptime < 1 << 58, "forgiven as of now: {uptime}");
+            assert_eq!(seconds_ahead(entry), 0, "forgiven");
         }
+        assert_eq!(view.entry(77).unwrap().waiting_until.load(Ordering::Relaxed), 0);
     }
-    // Debt and credit are the claims' own business.
-    open(path).write_all_at(&before, 0).unwrap();
-    agent.reap().unwrap();
-    assert_eq!(fs::read(path).unwrap(), before);
     // Cut and overwritten: mended in place, because other claims have this very file mapped.
     open(path).set_len(100).unwrap();
     agent.reap().unwrap();
@@ -344,4 +363,109 @@ fn a_round_brings_right_what_a_tenant_wrote_into_a_chips_region() {
     let view = DeviceView::open(mapping).unwrap();
     assert!(view.entry(1).unwrap().share_milli.load(Ordering::Relaxed) > 0);
     assert_eq!(self::inode(path), inode);
+}
+
+#[test]
+fn an_entry_that_may_be_a_claims_whose_quota_cannot_be_read_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let regions = agent.create(&shares(1, &[("A", 4)])).unwrap();
+    let unreadable = agent.create(&shares(2, &[("A", 4)])).unwrap();
+    fs::write(&unreadable.quota, [0; 64]).unwrap();
+    drop(agent);
+    Agent::open(dir.path()).unwrap().reap().unwrap();
+    let (_raw, mapping) = map(&regions.devices[0].1);
+    let view = DeviceView::open(mapping).unwrap();
+    assert_eq!(view.entry(1).unwrap().share_milli.load(Ordering::Relaxed), 100);
+}
+
+/// The clock of the buckets.
+fn now() -> i64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the given struct only.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// Seconds, to the nearest, that a claim has to wait until its debt is paid; credit is less than nothing.
+fn seconds_ahead(entry: &DeviceEntry) -> i64 {
+    let ahead = bucket::tat(entry.tat.load(Ordering::Relaxed)) - now();
+    (ahead + 500_000_000).div_euclid(1_000_000_000)
+}
+
+fn set_ahead(entry: &DeviceEntry, seconds: i64) {
+    let share = entry.share_milli.load(Ordering::Relaxed);
+    entry.tat.store(bucket::word(now() + seconds * 1_000_000_000, share), Ordering::Relaxed);
+}
+
+/// A claim with a tenth of a chip that never gets more, and its neighbour's.
+fn two_hard_claims(agent: &Agent) -> (ClaimRegions, ClaimRegions) {
+    let mut both = [shares(1, &[("A", 4)]), shares(2, &[("A", 4)])];
+    both.iter_mut().for_each(|shares| shares.chips[0].mode = ComputeMode::Hard);
+    (agent.create(&both[0]).unwrap(), agent.create(&both[1]).unwrap())
+}
+
+#[test]
+fn credit_that_nobody_saved_up_is_cut_whether_it_was_written_or_came_with_a_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let (regions, _) = two_hard_claims(&agent);
+    let path = &regions.devices[0].1;
+    let ahead = |n| {
+        let (_raw, mapping) = map(path);
+        seconds_ahead(DeviceView::open(mapping).unwrap().entry(n).unwrap())
+    };
+    {
+        let (_raw, mapping) = map(path);
+        set_ahead(DeviceView::open(mapping).unwrap().entry(0).unwrap(), -3600);
+    }
+    agent.reap().unwrap();
+    assert_eq!(ahead(0), 0, "20 ms of device time are 200 ms");
+    // Zeros would be the machine's uptime.
+    for spoil in [&(|| open(path).set_len(0).unwrap()) as &dyn Fn(), &|| {
+        open(path).set_len(0).unwrap();
+        open(path).set_len(DEVICE_SIZE as u64).unwrap();
+    }] {
+        spoil();
+        agent.reap().unwrap();
+        assert_eq!([ahead(0), ahead(1)], [0, 0]);
+        spoil();
+        agent.create(&shares(3, &[("A", 4)])).unwrap();
+        assert_eq!([ahead(0), ahead(1)], [0, 0]);
+        agent.remove(&uid(3)).unwrap();
+    }
+}
+
+#[test]
+fn a_neighbour_cannot_put_a_claim_into_debt_that_its_own_ledger_does_not_know_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let (regions, _) = two_hard_claims(&agent);
+    let (_raw, mapping) = map(&regions.devices[0].1);
+    let chip = DeviceView::open(mapping).unwrap();
+    let (_raw, mapping) = map(&regions.usage);
+    let counters = UsageView::open(mapping).unwrap();
+    let entry = chip.entry(0).unwrap();
+    agent.reap().unwrap();
+    set_ahead(entry, 3599);
+    agent.reap().unwrap();
+    assert_eq!(seconds_ahead(entry), 0);
+    // 30 s of device time are 300 s of a tenth, which stay owed, also when a neighbour cuts them off or adds to them.
+    counters.device(0).unwrap().busy_ns.fetch_add(30_000_000_000, Ordering::Relaxed);
+    set_ahead(entry, 300);
+    agent.reap().unwrap();
+    let owed = || (295..=301).contains(&seconds_ahead(entry));
+    assert!(owed(), "{}", seconds_ahead(entry));
+    open(&regions.devices[0].1).set_len(DEVICE_SIZE as u64 / 2).unwrap();
+    set_ahead(entry, 3599);
+    agent.reap().unwrap();
+    assert!(owed(), "{}", seconds_ahead(entry));
+    open(&regions.devices[0].1).set_len(64).unwrap();
+    agent.reap().unwrap();
+    assert!(owed(), "{}", seconds_ahead(entry));
+    // Its next claim owes nothing of that.
+    agent.remove(&uid(1)).unwrap();
+    agent.create(&shares(3, &[("A", 4)])).unwrap();
+    agent.reap().unwrap();
+    assert_eq!(seconds_ahead(entry), 0);
 }

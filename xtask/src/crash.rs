@@ -1,5 +1,5 @@
-//! `xtask crash`: kills the node plugin at every failpoint and at random moments, and judges what each kill
-//! leaves. The failpoints are compiled in for this alone.
+//! `xtask crash`: kills the node plugin at every failpoint and at random moments, and its agent at each of its steps, and
+//! judges what each kill leaves. The failpoints are compiled in for this alone.
 
 use anyhow::Result;
 
@@ -21,11 +21,13 @@ pub(crate) fn run(kills: u32) -> Result<()> {
         "--quiet",
         "--workspace",
         "--features",
-        "vnpu-kubelet-plugin/failpoints",
+        "vnpu-kubelet-plugin/failpoints,vnpu-quota-agent/fault",
         "--test",
         "crash",
         "--test",
         "sweep",
+        "--test",
+        "killed",
         "--",
         "--nocapture",
     ];

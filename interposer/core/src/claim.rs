@@ -15,6 +15,7 @@ use vnpu_quota_abi::view::{QuotaView, UsageView};
 use crate::broken::{Broken, FullTable};
 use crate::chips::Chip;
 use crate::lane::Lane;
+use crate::limits::Limits;
 use crate::map::{File, Region};
 use crate::once::Once;
 use crate::rate::{Backoff, Rate};
@@ -25,6 +26,7 @@ pub(crate) struct Claim {
     chips: Vec<Chip>,
     closed: bool,
     quota: QuotaView,
+    limits: Vec<Limits>,
     usage: UsageView,
     path: PathBuf,
     file: File,
@@ -103,6 +105,7 @@ impl Claim {
             chips,
             closed,
             quota,
+            limits: values.iter().copied().map(Limits::new).collect(),
             usage,
             path,
             file,
@@ -237,9 +240,10 @@ impl Claim {
         self.closed
     }
 
-    /// The limits on one chip as they are now; `None` when they cannot be read.
+    /// The limits on one chip as they are now, or were before a change that is under way; `None` of a chip that is not
+    /// the claim's.
     pub(crate) fn quota(&self, device: usize) -> Option<QuotaValues> {
-        self.quota.entry(device).and_then(QuotaEntry::read)
+        Some(self.limits.get(device)?.latest(self.quota.entry(device).and_then(QuotaEntry::read)))
     }
 
     /// Our cell of the ledger for one chip.

@@ -19,7 +19,7 @@ fn fault() -> Option<Fault> {
     let text = std::env::var("VNPU_FAULT").ok()?;
     let mut words = text.split(':');
     let name = words.next()?;
-    let at = Mark::ALL.iter().copied().find(|mark| mark.name() == name)?;
+    let at = Mark::INTERPOSER.iter().copied().find(|mark| mark.name() == name)?;
     let count = words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
     let signal = if words.next() == Some("stop") { libc::SIGSTOP } else { libc::SIGKILL };
     Some(Fault { at, count, signal })

@@ -14,6 +14,7 @@ mod events;
 mod fault;
 mod incarnation;
 mod lane;
+mod limits;
 mod liveness;
 mod log;
 mod map;

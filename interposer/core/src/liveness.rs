@@ -1,6 +1,7 @@
 //! Record locks on the usage file and what `/proc` says: who is alive, judged from inside a container.
 
 use std::fs;
+use std::path::Path;
 
 use vnpu_quota_abi::slot::{owner_pid, owner_starttime, owner_word};
 
@@ -29,7 +30,7 @@ fn set(fd: i32, byte: usize, kind: i32) -> bool {
 
 /// This process in an owner word. A `/proc` that is not mounted leaves the start time 0.
 pub(crate) fn own_word() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").ok();
+    let stat = text("/proc/self/stat".as_ref()).ok();
     owner_word(std::process::id(), stat.as_deref().and_then(Stat::parse).map_or(0, |s| s.starttime))
 }
 
@@ -41,13 +42,22 @@ pub(crate) fn own_namespace() -> u32 {
         .unwrap_or(0)
 }
 
+/// Names of programs and files need not be UTF-8.
+fn text(path: &Path) -> std::io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 /// Whether a process of our PID namespace with this owner word lives and may hold device memory for the ledger
-/// `inode`. One that we may not look into counts as living: its bytes are the node agent's to judge.
+/// `inode`. One that we may not look into, or whose start nobody knows, counts as living: its bytes are the node agent's
+/// to judge.
 pub(crate) fn lives(owner: u64, inode: u64) -> bool {
-    let pid = owner_pid(owner).to_string();
+    if owner_starttime(owner) == 0 {
+        return true;
+    }
+    let process = Path::new("/proc").join(owner_pid(owner).to_string());
     let look = || -> Life {
-        match fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Ok(stat) => life(&stat, owner_starttime(owner), || threads(&pid)),
+        match text(&process.join("stat")) {
+            Ok(stat) => life(&stat, owner_starttime(owner), || threads(&process)),
             // A `/proc` may hide the processes of other users.
             Err(_) if exists(owner_pid(owner)) => Life::Holds,
             Err(_) => Life::Gone,
@@ -56,9 +66,10 @@ pub(crate) fn lives(owner: u64, inode: u64) -> bool {
     match look() {
         Life::Gone => return false,
         Life::Holds => return true,
+        Life::Runs if a_thread_waits(&process) => return true,
         Life::Runs => (),
     }
-    match fs::read_to_string(format!("/proc/{pid}/maps")) {
+    match text(&process.join("maps")) {
         Ok(maps) if maps_inode(&maps, inode) => true,
         // Either it executed another program, or it has begun to die since: asked again.
         Ok(_) => look() == Life::Holds,
@@ -71,7 +82,8 @@ pub(crate) fn lives(owner: u64, inode: u64) -> bool {
 pub(crate) enum Life {
     /// It ended: its device files are released.
     Gone,
-    /// It is dying, or only its first thread has ended: its memory is still mapped on the device.
+    /// It is dying, or only its first thread has ended: its memory is still mapped on the device. Or it waits in the
+    /// kernel, perhaps for a file system that never answers: whoever read its mappings would wait with it.
     Holds,
     /// It runs.
     Runs,
@@ -90,6 +102,7 @@ pub(crate) fn life(stat: &str, starttime: u32, threads: impl FnOnce() -> usize) 
         b'Z' => Life::Gone,
         // A dying process loses its mappings and its locks first, then closes the device, and then is a zombie.
         _ if stat.flags & PF_EXITING != 0 => Life::Holds,
+        b'D' => Life::Holds,
         _ => Life::Runs,
     }
 }
@@ -115,8 +128,15 @@ impl Stat {
     }
 }
 
-fn threads(pid: &str) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+/// Whether one of the threads waits in the kernel, perhaps with the process's mappings locked.
+fn a_thread_waits(process: &Path) -> bool {
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    let mut stats = threads.filter_map(|thread| text(&thread.path().join("stat")).ok());
+    stats.any(|stat| Stat::parse(&stat).is_some_and(|stat| stat.state == b'D'))
+}
+
+fn threads(process: &Path) -> usize {
+    fs::read_dir(process.join("task")).map_or(0, Iterator::count)
 }
 
 fn exists(pid: u32) -> bool {

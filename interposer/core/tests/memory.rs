@@ -13,6 +13,7 @@ use support::{Driver, GIB, Layers, MIB, Node, OUT_OF_MEMORY, share, uid};
 use vnpu_driver::quantity::Bytes;
 use vnpu_driver::share::{ClaimShares, OnFailure};
 use vnpu_quota_abi::LAYOUT_VERSION;
+use vnpu_quota_abi::header::HEADER_SIZE;
 use vnpu_quota_agent::Attached;
 
 const WAYS: [&str; 4] = ["linked", "acl", "impl", "rt"];
@@ -56,6 +57,30 @@ fn the_padding_of_aclrt_malloc_costs_what_it_costs_the_chip() {
         assert_eq!(driver.ask("free 1"), "0");
         assert_eq!(driver.info(), (GIB, GIB));
     }
+}
+
+#[test]
+fn a_change_of_the_quota_that_is_never_finished_leaves_the_last_one_in_force() {
+    let node = Node::with_quota(GIB);
+    let mut driver = node.driver("acl");
+    assert_eq!(driver.ask("alloc 536870912"), "0 77");
+    let change = |memory| {
+        node.agent.change(&ClaimShares { claim: uid(1), chips: vec![share(0, memory)] }).unwrap();
+    };
+    change(2 * GIB);
+    assert_eq!(driver.info(), (2 * GIB - GIB / 2, 2 * GIB));
+    // An odd sequence number, and half of what was to come: the agent died between the two.
+    let quota = fs::File::options().read(true).write(true).open(node.file(1, "quota")).unwrap();
+    let entry = HEADER_SIZE as u64;
+    let mut seq = [0; 4];
+    quota.read_exact_at(&mut seq, entry + 84).unwrap();
+    quota.write_all_at(&(u32::from_ne_bytes(seq) | 1).to_ne_bytes(), entry + 84).unwrap();
+    quota.write_all_at(&(8 * GIB).to_ne_bytes(), entry + 88).unwrap();
+    assert_eq!(driver.info(), (2 * GIB - GIB / 2, 2 * GIB));
+    assert_eq!(driver.ask("fill 536870912"), format!("3 {OUT_OF_MEMORY}"));
+    assert_eq!(node.used(1), 2 * GIB);
+    change(4 * GIB);
+    assert_eq!(driver.info(), (2 * GIB, 4 * GIB));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use vnpu_quota_abi::slot::owner_word;
 
 use super::*;
+use crate::aside::tests::{answer, silent};
 
 const NAMESPACE: u32 = 4_026_531_836;
 const INODE: u64 = 77;
@@ -32,7 +34,8 @@ fn machine(threads: &[(&str, u64, &str)]) -> tempfile::TempDir {
 }
 
 fn lives_as(root: &tempfile::TempDir, owner: u64, namespace: u32, inode: u64) -> bool {
-    Processes::look(root.path(), [owner].into_iter()).lives(owner, namespace, inode)
+    let aside = Aside::with_patience(Duration::from_millis(100));
+    Processes::look(root.path(), &aside, [owner].into_iter()).lives(owner, namespace, inode)
 }
 
 fn lives(threads: &[(&str, u64, &str)]) -> bool {
@@ -69,5 +72,20 @@ fn who_it_is_goes_by_pid_namespace_and_start_time_as_far_as_they_are_known() {
     assert!(lives_as(&root, owner_word(5, 0), 0, INODE), "a container without /proc");
     let hidden = tempfile::tempdir().unwrap();
     let nothing = hidden.path().join("none");
-    assert!(Processes::look(&nothing, std::iter::empty()).lives(1, 1, 1), "nobody can say that it is dead");
+    assert!(
+        Processes::look(&nothing, &Aside::default(), std::iter::empty()).lives(1, 1, 1),
+        "nobody can say that it is dead"
+    );
+}
+
+#[test]
+fn a_process_whose_mappings_do_not_answer_lives() {
+    let root = machine(&[("S", 0, "")]);
+    let maps = root.path().join("900/task/900/maps");
+    fs::remove_file(&maps).unwrap();
+    silent(&maps);
+    assert!(lives_as(&root, owner_word(5, 1234), NAMESPACE, INODE));
+    answer(&maps, "");
+    assert!(lives_as(&root, owner_word(5, 0), 0, INODE), "of whom nothing more is known");
+    answer(&maps, "");
 }

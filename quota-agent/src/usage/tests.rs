@@ -57,3 +57,37 @@ fn a_ledger_without_a_quota_is_taken_over_and_not_replaced() {
     assert_eq!(SharedFile::open(&layout.usage(&uid)).unwrap().unwrap().inode, region.file.inode);
     assert_eq!(region.damage().unwrap(), None);
 }
+
+#[test]
+fn bytes_in_a_slot_that_nobody_has_are_cleared() {
+    let (_dir, region) = region(FREE);
+    let (live, found) = region.owned().unwrap();
+    assert_eq!((live, found.as_slice()), (0, [Suspect { slot: 0, owner: FREE, namespace: 0 }].as_slice()));
+    set_owner(&region, 42);
+    assert_eq!(bury(&region, &found), (0, 0), "somebody has it by now");
+    set_owner(&region, FREE);
+    assert_eq!(bury(&region, &found), (0, 1000));
+    assert_eq!(region.owned().unwrap(), (0, vec![]));
+    let overhead = slots_offset(1) + SLOT_HEAD_SIZE + offset_of!(SlotCell, overhead);
+    region.file.write(overhead, &1_u64.to_ne_bytes()).unwrap();
+    assert_eq!(region.owned().unwrap().1.len(), 1, "overhead alone too");
+}
+
+#[test]
+fn overhead_that_comes_while_its_slot_is_given_back_is_taken_off_again() {
+    let (_dir, region) = region(42);
+    let overhead = slots_offset(1) + SLOT_HEAD_SIZE + offset_of!(SlotCell, overhead);
+    for _ in 0..5000 {
+        region.file.write(overhead, &0_u64.to_ne_bytes()).unwrap();
+        set_owner(&region, 42);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                set_owner(&region, REAPING);
+                region.file.write(overhead, &0_u64.to_ne_bytes()).unwrap();
+                set_owner(&region, FREE);
+            });
+            region.put_overhead(0, 42, 0, Bytes(77)).unwrap();
+        });
+        assert_eq!(word(&region.file.read(overhead, 8).unwrap(), 0), 0);
+    }
+}

@@ -1,6 +1,8 @@
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use super::*;
+use crate::aside::tests::{answer, silent};
 
 const CLAIM: &str = "00000001-0000-4000-8000-000000000000";
 const POD: &str = "9f3c1b52-1111-4222-8333-444455556666";
@@ -34,17 +36,17 @@ fn usage() -> UsageFile {
 
 fn evidence(maps: &str, mountinfo: &str, cgroup: &str) -> Option<Evidence> {
     let root = machine(maps, mountinfo, cgroup);
-    Witness::look(root.path(), 900).unwrap().evidence(&usage(), &[POD.to_owned()])
+    Witness::look(root.path(), &Aside::default(), 900).unwrap().evidence(&usage(), &[POD.to_owned()])
 }
 
 #[test]
 fn who_it_is_stands_in_proc() {
     let root = machine("", "", "");
-    let seen = Witness::look(root.path(), 900).unwrap();
+    let seen = Witness::look(root.path(), &Aside::default(), 900).unwrap();
     // Start times are longer than owner words have room for.
     assert_eq!((seen.starttime, seen.inner_pid, seen.namespace), (12_884_903_122, 5, 4_026_531_836));
     assert_eq!(seen.home.program, "aprogram", "nothing that a terminal would act on");
-    assert!(Witness::look(root.path(), 901).is_none());
+    assert!(Witness::look(root.path(), &Aside::default(), 901).is_none());
 }
 
 #[test]
@@ -106,4 +108,21 @@ fn cgroups_name_the_pod_and_the_container() {
         let home = home(cgroup.to_owned(), "x");
         assert_eq!((home.pod, home.container), (None, None), "{cgroup}");
     }
+}
+
+#[test]
+fn what_does_not_need_its_mappings_is_known_of_a_process_that_waits_for_ever() {
+    let root =
+        machine("", &format!("36 35 0:26 /claims/{CLAIM}/usage /x rw - tmpfs tmpfs rw\n"), OUTSIDE_POD);
+    let maps = root.path().join("900/maps");
+    fs::remove_file(&maps).unwrap();
+    silent(&maps);
+    let aside = Aside::with_patience(Duration::from_millis(100));
+    let seen = Witness::look(root.path(), &aside, 900).unwrap();
+    assert_eq!(seen.evidence(&usage(), &[]), Some(Evidence::Mounted));
+    assert!(seen.may_have_mapped(&usage()));
+    fs::write(root.path().join("900/mountinfo"), "").unwrap();
+    let seen = Witness::look(root.path(), &aside, 900).unwrap();
+    assert_eq!(seen.evidence(&usage(), &[]), None, "that it may have the ledger mapped is no evidence");
+    answer(&maps, "");
 }
