@@ -43,10 +43,21 @@ enum Tended {
     Free,
 }
 
+/// What a thread wants to launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// A kernel, of which there are many alike.
+    Kernel,
+    /// A graph, or a whole model: its length says nothing about kernels. It goes alone between two marks.
+    Graph,
+}
+
 /// A mark on its way through the stream.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     launches: u32,
+    /// One of them is a graph.
+    graph: bool,
     /// Only the beginning of an interval: what came before it is not this process's time.
     opens: bool,
 }
@@ -66,6 +77,10 @@ pub struct Gate {
     gap: bool,
     marks: [Mark; MARKS],
     in_flight: usize,
+    /// A graph is allowed that no mark is behind.
+    graph: bool,
+    /// Measured device time of one graph, smoothed; 0 while unknown.
+    graph_ns: u64,
     /// Launches since the last mark.
     since: u32,
     /// Launches that are allowed and not made yet: threads inside the vendor's function.
@@ -109,8 +124,10 @@ impl Gate {
             closing: false,
             opens: false,
             gap: false,
-            marks: [Mark { launches: 0, opens: false }; MARKS],
+            marks: [Mark { launches: 0, graph: false, opens: false }; MARKS],
             in_flight: 0,
+            graph: false,
+            graph_ns: 0,
             since: 0,
             under_way: 0,
             under_way_since: 0,
@@ -170,7 +187,10 @@ impl Gate {
     /// Notes that the event that [`Answer::Mark`] asked for is recorded. Returns whether it is wanted: with too many
     /// under way it is not, and must not be reported by [`Gate::finished`].
     pub fn marked(&mut self, now: u64) -> bool {
-        let mark = Mark { launches: self.since, opens: self.opens || self.gap };
+        // Not one that is still on its way.
+        let graph = self.graph && self.under_way == 0;
+        self.graph &= !graph;
+        let mark = Mark { launches: self.since, graph, opens: self.opens || self.gap };
         if self.in_flight == 0 {
             self.running_since = now;
         }
@@ -186,6 +206,7 @@ impl Gate {
         // Measured with the one before it, or too early: a gap either way.
         if let Some(newest) = self.marks.last_mut() {
             newest.launches = newest.launches.saturating_add(mark.launches);
+            newest.graph |= mark.graph;
         }
         // The gap opens the next interval too.
         (self.opens, self.gap) = (false, true);
@@ -198,7 +219,8 @@ impl Gate {
             lease::release(word, held);
         }
         (self.in_flight, self.since, self.queued, self.under_way) = (0, 0, 0, 0);
-        (self.closing, self.forced, self.opens, self.wanting) = (false, false, false, false);
+        (self.closing, self.forced, self.opens, self.wanting, self.graph) =
+            (false, false, false, false, false);
     }
 
     /// Takes back the newest mark, which could not be recorded: what is before it is charged to nobody.
@@ -225,7 +247,11 @@ impl Gate {
             return;
         }
         self.busy_ns = self.busy_ns.saturating_add(elapsed);
-        if mark.launches > 0 {
+        if mark.graph {
+            let kernels = u64::from(mark.launches.saturating_sub(1)).saturating_mul(self.launch_ns);
+            let graph = elapsed.saturating_sub(kernels);
+            self.graph_ns = if self.graph_ns == 0 { graph } else { (self.graph_ns * 3 + graph) / 4 };
+        } else if mark.launches > 0 {
             let each = elapsed / u64::from(mark.launches);
             self.longest_launch_ns = each.max(self.longest_launch_ns - self.longest_launch_ns / 8);
             // A quarter of the new measurement: kernels of one program differ more than they drift.
@@ -243,9 +269,17 @@ impl Gate {
         }
     }
 
-    /// Decides for a thread that wants to launch.
+    /// Decides for a thread that wants to launch kernels.
     pub fn ask<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
-        let answer = self.decide(chip, terms, now);
+        self.ask_for(chip, terms, now, Load::Kernel)
+    }
+
+    /// Decides for a thread that wants to launch something.
+    pub fn ask_for<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, load: Load) -> Answer {
+        let answer = self.decide(chip, terms, now, load);
+        if matches!(answer, Answer::Go(_)) && load == Load::Graph {
+            self.graph = true;
+        }
         if !matches!(answer, Answer::Wait(_)) {
             self.denied_since = None;
             return answer;
@@ -266,7 +300,7 @@ impl Gate {
         Answer::Mark
     }
 
-    fn decide<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64) -> Answer {
+    fn decide<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, load: Load) -> Answer {
         let (Some(word), Some(own)) = (chip.lease(), chip.entry(terms.entry)) else {
             // A region without us in it limits nobody.
             return Answer::Go(self.tuning.launches);
@@ -285,7 +319,7 @@ impl Gate {
         bucket::cut_credit(&own.tat, clock(now), most);
         match self.tend(chip, terms, now) {
             Tended::Busy(answer) => return answer,
-            Tended::Holds { held, waited } => return self.grant(held, waited, now),
+            Tended::Holds { held, waited } => return self.grant(held, waited, now, load),
             Tended::Free => {}
         }
         if self.forced {
@@ -404,15 +438,19 @@ impl Gate {
     }
 
     /// How many launches the holder of the lease may add to its queue.
-    fn grant(&self, held: Held, waited: bool, now: u64) -> Answer {
+    fn grant(&self, held: Held, waited: bool, now: u64, load: Load) -> Answer {
         if self.opens || self.since > 0 {
             return Answer::Mark;
         }
-        let queued = u64::from(self.queued) * self.launch_ns;
-        if self.queued > 0 && (queued >= self.tuning.lease.max(self.launch_ns + 1) || self.launch_ns == 0)
+        let queued = self.marks.iter().take(self.in_flight).map(|mark| self.expected(mark)).sum::<u64>();
+        let one = if load == Load::Graph { self.graph_ns } else { self.launch_ns };
+        if self.queued > 0 && (queued >= self.tuning.lease.max(one + 1) || one == 0)
             || self.in_flight >= MARKS - 1
         {
             return Answer::Wait(self.mark_at(now));
+        }
+        if load == Load::Graph {
+            return Answer::Go(1);
         }
         let mut room = self.tuning.lease.saturating_sub(queued).min(self.tuning.lease / 2);
         if waited {
@@ -431,14 +469,21 @@ impl Gate {
 
     /// Wall time of the next lease: some launches at least, or handing over would cost more than the work.
     fn length(&self) -> u64 {
-        (self.launch_ns * LAUNCHES_PER_LEASE).clamp(self.tuning.lease, self.tuning.lease * 10)
+        (self.launch_ns.max(self.graph_ns) * LAUNCHES_PER_LEASE)
+            .clamp(self.tuning.lease, self.tuning.lease * 10)
+    }
+
+    /// Device time of a mark's launches, as far as is known.
+    const fn expected(&self, mark: &Mark) -> u64 {
+        let kernels = if mark.graph { mark.launches.saturating_sub(1) } else { mark.launches };
+        let graph = if mark.graph { self.graph_ns } else { 0 };
+        (kernels as u64).saturating_mul(self.launch_ns).saturating_add(graph)
     }
 
     /// When to look for the next mark: just before it is expected, then often, then ever less so. Each microsecond
     /// between the end of a queue and its discovery is one in which the chip does nothing.
     fn mark_at(&self, now: u64) -> u64 {
-        let launches = self.marks.first().map_or(0, |mark| mark.launches);
-        let length = u64::from(launches).saturating_mul(self.launch_ns);
+        let length = self.marks.first().map_or(0, |mark| self.expected(mark));
         let expected = self.running_since.saturating_add(length);
         let sure = expected.saturating_sub(SPIN);
         if now < sure {

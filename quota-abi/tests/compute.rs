@@ -9,7 +9,7 @@ mod host;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use host::Kernels::{self, Decode, Fixed, Mix};
+use host::Kernels::{self, Decode, Fixed, Graphs, Mix};
 use host::{Tenant, World};
 use proptest::prelude::*;
 use standin_executor::Discipline;
@@ -87,6 +87,9 @@ fn busy_tenants_get_their_shares_whatever_their_kernels() {
         vec![(10, Decode), (30, Mix)],
         vec![(10, Mix), (20, Mix), (30, Mix), (40, Mix)],
         vec![(10, Decode), (20, Mix), (30, Fixed(100)), (40, Fixed(2000))],
+        vec![(30, Graphs(20_000)), (70, Decode)],
+        vec![(10, Graphs(5_000)), (90, Graphs(20_000))],
+        vec![(50, Graphs(1_000)), (50, Mix)],
     ];
     for (small, large) in [(30, 70), (10, 90), (1, 99)] {
         for first in kinds {
@@ -100,6 +103,22 @@ fn busy_tenants_get_their_shares_whatever_their_kernels() {
         }
     }
     assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), loads.len() * 2);
+}
+
+/// Between two marks there is never more than one graph, whatever kernels make room for.
+#[test]
+fn a_graph_is_decided_on_by_itself() {
+    let tenants = hard(&[(20, Graphs(50_000))]);
+    let mut world = World::new(Discipline::Kernels, &tenants, Tuning::DEFAULT, 16);
+    let (mut before, mut longest) = (0, 0);
+    for step in 1..20_000 {
+        world.run_to(step * SECOND / 2000);
+        // What is charged at once is at most what is between two marks.
+        let charged = world.chip.entry(0).unwrap().busy_ns.load(Ordering::Relaxed);
+        longest = longest.max(charged - before);
+        before = charged;
+    }
+    assert!((50_000_000..51_500_000).contains(&longest), "{longest}");
 }
 
 #[test]

@@ -38,6 +38,8 @@ const OPTIONAL: &[(&str, Probe)] = &[
     ("gcc-aarch64-linux-gnu", Probe::Program("aarch64-linux-gnu-gcc")),
     ("libc6-dev-arm64-cross", Probe::File("/usr/aarch64-linux-gnu/lib/libc.so.6")),
     ("qemu-user", Probe::Program("qemu-aarch64")),
+    // NVIDIA's Python package as a client of the management queries.
+    ("python3-venv", Probe::Runs("python3", &["-c", "import ensurepip, venv"])),
 ];
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ enum Probe {
     File(&'static str),
     AnyFile(&'static [&'static str]),
     Compiles(&'static str, &'static [&'static str]),
+    Runs(&'static str, &'static [&'static str]),
 }
 
 impl Probe {
@@ -55,6 +58,11 @@ impl Probe {
             Self::File(path) => Path::new(path).exists(),
             Self::AnyFile(paths) => paths.iter().any(|path| Path::new(path).exists()),
             Self::Compiles(source, arguments) => compiles(source, arguments),
+            Self::Runs(program, arguments) => {
+                let mut command = Command::new(program);
+                command.args(*arguments).stderr(std::process::Stdio::null());
+                command.status().is_ok_and(|status| status.success())
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use standin_executor::{Discipline, Executor, Mark};
 use vnpu_quota_abi::device::DEVICE_SIZE;
-use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
+use vnpu_quota_abi::gate::{Answer, Gate, Load, SPIN, Tuning};
 use vnpu_quota_abi::line::{Mode, Terms};
 use vnpu_quota_abi::view::{DeviceView, Mapping};
 
@@ -47,7 +47,12 @@ pub enum Kernels {
     Decode,
     /// Training: lognormal about 400 us with a long tail.
     Mix,
+    /// 30 kernels of 10 us, then a graph of so many microseconds.
+    Graphs(u64),
 }
+
+/// Kernels before each graph of [`Kernels::Graphs`].
+const BEFORE_GRAPH: u64 = 30;
 
 impl Kernels {
     /// The longest that comes, in nanoseconds.
@@ -56,6 +61,7 @@ impl Kernels {
             Self::Fixed(micros) => micros * 1000,
             Self::Decode => 400_000,
             Self::Mix => 8_000_000,
+            Self::Graphs(micros) => micros * 1000,
         }
     }
 
@@ -64,6 +70,7 @@ impl Kernels {
             Self::Fixed(_) => return self.longest(),
             Self::Decode => (60_000.0, 0.5),
             Self::Mix => (400_000.0, 1.0),
+            Self::Graphs(_) => return 10_000,
         };
         let drawn = median * (sigma * random.normal()).exp();
         drawn.clamp(2_000.0, self.longest() as f64) as u64
@@ -105,6 +112,7 @@ struct Process {
     next: u64,
     waiting: bool,
     allowed: u32,
+    launches: u64,
     marks: VecDeque<Mark>,
     recorded: u64,
     last_mark: u64,
@@ -146,6 +154,7 @@ impl World {
             next: start + tenant.wants.0 + (random.unit() * 1e6) as u64,
             waiting: false,
             allowed: 0,
+            launches: 0,
             marks: VecDeque::new(),
             recorded: 0,
             last_mark: 0,
@@ -248,9 +257,23 @@ impl World {
             process.last_mark = reached;
             process.gate.finished(&self.chip, &terms, now, elapsed);
         }
+        let load = match process.tenant.kernels {
+            Kernels::Graphs(_) if process.launches % (BEFORE_GRAPH + 1) == BEFORE_GRAPH => Load::Graph,
+            _ => Load::Kernel,
+        };
         if process.allowed > 0 {
             process.allowed -= 1;
-            let duration = process.tenant.kernels.draw(&mut self.random);
+            process.launches += 1;
+            let duration = match load {
+                Load::Graph => process.tenant.kernels.longest(),
+                Load::Kernel => process.tenant.kernels.draw(&mut self.random),
+            };
+            if let Kernels::Graphs(_) = process.tenant.kernels
+                && process.launches % (BEFORE_GRAPH + 1) == BEFORE_GRAPH
+            {
+                // The next one needs a decision of its own.
+                process.allowed = 0;
+            }
             self.device.launch(p as u64, duration);
             process.gate.launched(now, 1);
             process.next = now + LAUNCH;
@@ -258,7 +281,7 @@ impl World {
         }
         let wants = now < self.start.saturating_add(process.tenant.wants.1);
         let answer = if wants {
-            process.gate.ask(&self.chip, &terms, now)
+            process.gate.ask_for(&self.chip, &terms, now, load)
         } else {
             process.gate.look(&self.chip, &terms, now)
         };

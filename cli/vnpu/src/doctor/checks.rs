@@ -175,7 +175,19 @@ fn judge_library(about: &str, vendor: Vendor, library: &Library, ours: &Ours, re
             Some("this version does not support this library; see docs/roadmap.md"),
         );
     }
-    if open == 0 {
+    if !found.questions.is_empty() {
+        let text = format!(
+            "{place}: {} hooked, {} that may tell of memory, processes or utilisation are not",
+            found.hooked.len(),
+            found.questions.len()
+        );
+        let advice = "programs see the whole device there; nothing is less limited by it";
+        report.add_with(about, Status::Ok, text, Some(advice), found.questions);
+    } else if is_management(about) {
+        let text =
+            format!("{place}: {} hooked, and no other that tells of memory or processes", found.hooked.len());
+        report.add(about, Status::Ok, text, None);
+    } else if open == 0 {
         let text = match found.hooked.len() {
             0 if facade => format!("{place}: its calls are hooked in the layer below"),
             hooked => format!("{place}: {hooked} hooked, and no other that takes memory or launches"),
@@ -191,6 +203,11 @@ fn judge_library(about: &str, vendor: Vendor, library: &Library, ours: &Ours, re
         report.add_with(about, Status::Warn, text, Some(advice), details);
     }
     report.hooks(found.hooked);
+}
+
+/// Whether a library answers questions and takes nothing.
+fn is_management(about: &str) -> bool {
+    ["libdcmi.so", "libnvidia-ml.so.1"].iter().any(|name| about.ends_with(name))
 }
 
 /// What else is loaded into every process of the host.

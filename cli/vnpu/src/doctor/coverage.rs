@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 
 /// The vendor's libraries that are looked for, and whose they are.
-pub(crate) const LIBRARIES: [(&str, Vendor); 6] = [
+pub(crate) const LIBRARIES: [(&str, Vendor); 8] = [
     ("libruntime.so", Vendor::Ascend),
     ("libacl_rt_impl.so", Vendor::Ascend),
     ("libascendcl_impl.so", Vendor::Ascend),
     ("libacl_rt.so", Vendor::Ascend),
     ("libascendcl.so", Vendor::Ascend),
     ("libcuda.so.1", Vendor::Nvidia),
+    ("libdcmi.so", Vendor::Ascend),
+    ("libnvidia-ml.so.1", Vendor::Nvidia),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Coverage {
     pub(crate) allocations: Vec<String>,
     /// Functions that seem to give the chip work, and that we do not hook.
     pub(crate) launches: Vec<String>,
+    /// Functions of management libraries that seem to tell of memory, processes or utilisation, and that we do not hook.
+    pub(crate) questions: Vec<String>,
 }
 
 /// Judges the functions `theirs` of one library of `vendor` by `ours`.
@@ -45,6 +49,7 @@ pub(crate) fn coverage(vendor: Vendor, theirs: &BTreeSet<String>, ours: &BTreeSe
             (Vendor::Ascend, Some(_)) if name.starts_with("acl") && !name.ends_with("Impl") => (),
             (_, Some(Kind::Allocation)) => out.allocations.push(name.clone()),
             (_, Some(Kind::Launch)) => out.launches.push(name.clone()),
+            (_, Some(Kind::Question)) => out.questions.push(name.clone()),
         }
     }
     out
@@ -53,12 +58,20 @@ pub(crate) fn coverage(vendor: Vendor, theirs: &BTreeSet<String>, ours: &BTreeSe
 enum Kind {
     Allocation,
     Launch,
+    Question,
 }
 
 /// What the name promises. Memory of the host, and functions that the host runs, are neither.
 fn kind(vendor: Vendor, name: &str) -> Option<Kind> {
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
     match vendor {
+        Vendor::Ascend if name.starts_with("dcmi") => (name.starts_with("dcmi_get_device_")
+            && has(&["memory_info", "hbm_info", "utilization_rate", "resource_info"]))
+        .then_some(Kind::Question),
+        Vendor::Nvidia if name.starts_with("nvml") => (name.starts_with("nvmlDeviceGet")
+            && has(&["MemoryInfo", "RunningProcesses", "Utilization", "ProcessesUtilizationInfo"])
+            && !has(&["Encoder", "Decoder", "Vgpu", "Jpg", "Ofa"]))
+        .then_some(Kind::Question),
         Vendor::Ascend if !(name.starts_with("acl") || is_rt(name)) => None,
         Vendor::Nvidia if !name.starts_with("cu") => None,
         _ if has(&["HostFunc", "LaunchCallback", "MallocHost", "HostAlloc", "AllocHost", "HostMalloc"]) => {
@@ -161,6 +174,38 @@ mod tests {
         let allocations = ["aclrtMallocNewImpl", "rtMallocWithNewCfg", "rtMemAllocManaged", "rtsMallocNew"];
         assert_eq!(found.allocations, allocations);
         assert_eq!(found.launches, ["rtFusionLaunch", "rtsModelExecuteNew"]);
+    }
+
+    #[test]
+    fn questions_of_management_libraries_are_told_from_the_rest() {
+        let found = coverage(
+            Vendor::Nvidia,
+            &names(&[
+                "nvmlInit_v2",
+                "nvmlDeviceGetMemoryInfo",
+                "nvmlDeviceGetProcessesUtilizationInfo",
+                "nvmlDeviceGetEncoderUtilization",
+            ]),
+            &names(&["nvmlDeviceGetMemoryInfo"]),
+        );
+        assert_eq!(
+            (found.hooked.len(), found.questions),
+            (1, vec!["nvmlDeviceGetProcessesUtilizationInfo".to_owned()])
+        );
+        let found = coverage(
+            Vendor::Ascend,
+            &names(&[
+                "dcmi_init",
+                "dcmi_get_device_hbm_info",
+                "dcmi_get_device_memory_info_v3",
+                "dcmi_get_card_list",
+            ]),
+            &names(&["dcmi_get_device_hbm_info"]),
+        );
+        assert_eq!(
+            (found.hooked.len(), found.questions),
+            (1, vec!["dcmi_get_device_memory_info_v3".to_owned()])
+        );
     }
 
     #[test]
