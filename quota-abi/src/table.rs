@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 3;
+pub const TABLE_VERSION: u32 = 4;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -127,8 +127,6 @@ pub enum KeyKind {
     Address = 0,
     /// A handle of physical memory.
     Handle = 1,
-    /// The start of addresses that a handle's memory is mapped to.
-    Mapping = 2,
 }
 
 /// Which chip a question is about: one of the two names is enough.
@@ -244,11 +242,13 @@ pub struct CoreTable {
     pub hold: unsafe extern "C" fn(handle: u64),
     /// `size` bytes at `address` are memory of `handle` from now on, and hold it.
     pub mapped: unsafe extern "C" fn(address: u64, size: u64, handle: u64),
-    /// The program is about to unmap `size` bytes at `address`; fills `ticket`, to be settled as a free, where that
-    /// frees memory. Returns a [`Forgotten`].
-    pub unmap: unsafe extern "C" fn(address: u64, size: u64, ticket: *mut Ticket) -> u32,
+    /// The program is about to unmap `size` bytes at `address`. Returns whether those are whole mappings that are known:
+    /// then [`CoreTable::unmapped`] is to be told how it ended.
+    pub unmap: unsafe extern "C" fn(address: u64, size: u64) -> u32,
     /// A program got a function of the vendor's that takes memory or launches, and that has no hook.
     pub unhooked: unsafe extern "C" fn(vendor: u32, name: *const c_char),
+    /// Ends an unmapping: `ok` not 0 drops what the mappings hold, 0 has them again.
+    pub unmapped: unsafe extern "C" fn(address: u64, size: u64, ok: u32),
 }
 
 /// What became of a key.

@@ -35,6 +35,7 @@ static TABLE: CoreTable = CoreTable {
     mapped,
     unmap,
     unhooked,
+    unmapped,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -68,7 +69,7 @@ fn guarded<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
 }
 
 fn kind_of(raw: u32) -> KeyKind {
-    [KeyKind::Handle, KeyKind::Mapping].into_iter().find(|k| *k as u32 == raw).unwrap_or(KeyKind::Address)
+    if raw == KeyKind::Handle as u32 { KeyKind::Handle } else { KeyKind::Address }
 }
 
 unsafe extern "C" fn attach() {
@@ -153,7 +154,7 @@ unsafe extern "C" fn drop_context(vendor: u32, context: *mut c_void) {
 unsafe extern "C" fn hold(handle: u64) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.hold(handle);
+            let _ = process.hold(handle);
         }
     });
 }
@@ -166,12 +167,16 @@ unsafe extern "C" fn mapped(address: u64, size: u64, handle: u64) {
     });
 }
 
-unsafe extern "C" fn unmap(address: u64, size: u64, ticket: *mut Ticket) -> u32 {
-    // SAFETY: the front end's own ticket.
-    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Forgotten::Unknown as u32 };
-    guarded(Forgotten::Unknown, || {
-        incarnation::attached().map_or(Forgotten::Unknown, |p| p.unmap(address, size, ticket))
-    }) as u32
+unsafe extern "C" fn unmap(address: u64, size: u64) -> u32 {
+    guarded(0, || incarnation::attached().map_or(0, |process| u32::from(process.unmap(address, size))))
+}
+
+unsafe extern "C" fn unmapped(address: u64, size: u64, ok: u32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.unmapped(address, size, ok != 0);
+        }
+    });
 }
 
 unsafe extern "C" fn unhooked(_vendor: u32, name: *const c_char) {

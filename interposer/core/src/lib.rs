@@ -16,6 +16,7 @@ mod lane;
 mod liveness;
 mod log;
 mod map;
+mod mappings;
 mod numbers;
 mod once;
 mod place;

@@ -18,13 +18,6 @@ pub(crate) struct Block {
     pub(crate) holders: u32,
 }
 
-/// Addresses that memory of a handle is mapped to, known by the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mapping {
-    pub(crate) handle: u64,
-    pub(crate) size: u64,
-}
-
 /// What a table may keep.
 ///
 /// # Safety
@@ -32,8 +25,6 @@ pub(crate) struct Mapping {
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: numbers.
 unsafe impl Plain for Block {}
-// SAFETY: numbers.
-unsafe impl Plain for Mapping {}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -93,6 +84,14 @@ impl<V: Plain> Pointers<V> {
             return None;
         }
         self.with(key, |table| table.remove(key)).flatten()
+    }
+
+    /// What `key` stands for.
+    pub(crate) fn get(&self, key: u64) -> Option<V> {
+        if key == 0 {
+            return None;
+        }
+        self.with(key, |table| table.find(key).copied()).flatten()
     }
 
     fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table<V>) -> T) -> Option<T> {

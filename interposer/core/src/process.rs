@@ -16,9 +16,10 @@ use crate::broken::Broken;
 use crate::chips::{Chip, Chips};
 use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
+use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
-use crate::pointers::{Block, Mapping, Pointers};
+use crate::pointers::{Block, Pointers};
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
 
@@ -39,8 +40,8 @@ pub(crate) struct Process {
     whole: AtomicBool,
     retry: Backoff,
     chips: Chips,
-    pointers: Pointers<Block>,
-    mappings: Pointers<Mapping>,
+    pub(crate) pointers: Pointers<Block>,
+    pub(crate) mappings: Mappings,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -76,7 +77,7 @@ impl Process {
             retry: Backoff::new(),
             chips: Chips::new(),
             pointers: Pointers::new(),
-            mappings: Pointers::new(),
+            mappings: Mappings::new(),
         };
         process.attach_rest();
         reached(Mark::Attached);
@@ -326,47 +327,6 @@ impl Process {
         }
     }
 
-    /// A handle of physical memory has one holder more. One that is not known is another process's.
-    pub(crate) fn hold(&self, handle: u64) {
-        self.pointers.hold(tagged(KeyKind::Handle, handle));
-    }
-
-    /// Memory of a handle is mapped, and stays when the handle is released.
-    pub(crate) fn mapped(&self, address: u64, size: u64, handle: u64) {
-        if self.pointers.hold(tagged(KeyKind::Handle, handle)) {
-            let _ = self.mappings.insert(address, Mapping { handle, size });
-        }
-    }
-
-    /// Forgets the mappings in a range before they are unmapped.
-    pub(crate) fn unmap(&self, address: u64, size: u64, ticket: &mut Ticket) -> Forgotten {
-        let end = address.saturating_add(size);
-        let (mut at, mut freed) = (address, None::<Block>);
-        while at < end
-            && let Some(mapping) = self.mappings.remove(at)
-        {
-            at = at.saturating_add(mapping.size.max(1));
-            let Some(Some(block)) = self.pointers.let_go(tagged(KeyKind::Handle, mapping.handle)) else {
-                continue;
-            };
-            freed = Some(match freed {
-                None => block,
-                Some(sum) if (sum.claim, sum.device) == (block.claim, block.device) => {
-                    Block { bytes: sum.bytes.saturating_add(block.bytes), ..sum }
-                }
-                // A range over several chips: one ticket is for one chip. Its bytes come back a call too early.
-                Some(sum) => {
-                    self.give_back(block);
-                    sum
-                }
-            });
-        }
-        freed.map_or(Forgotten::Held, |block| {
-            *ticket = self.ticket(address, block);
-            Forgotten::Last
-        })
-    }
-
     /// Notes a function of the vendor's that a program got, and that we do not stand before.
     pub(crate) fn unhooked(&self, name: &CStr) {
         let Some(claim) = self.claims().next() else { return };
@@ -389,12 +349,12 @@ impl Process {
         if ok {
             reached(Mark::Freed);
             self.give_back(block);
-        } else if kind != KeyKind::Mapping {
+        } else {
             let _ = self.pointers.insert(tagged(kind, ticket.key), block);
         }
     }
 
-    fn give_back(&self, block: Block) {
+    pub(crate) fn give_back(&self, block: Block) {
         if let Some(cell) =
             self.claim(usize::from(block.claim)).and_then(|c| c.cell(usize::from(block.device)))
         {
@@ -440,9 +400,9 @@ fn block_of(ticket: &Ticket) -> Block {
 }
 
 /// Keys of two kinds may be equal as numbers; addresses never use the top bit in user space.
-fn tagged(kind: KeyKind, key: u64) -> u64 {
+pub(crate) fn tagged(kind: KeyKind, key: u64) -> u64 {
     match kind {
-        KeyKind::Address | KeyKind::Mapping => key,
+        KeyKind::Address => key,
         KeyKind::Handle => key | 1 << 63,
     }
 }

@@ -121,14 +121,25 @@ pub(crate) fn free(vendor: Vendor, real: impl Fn() -> i32, key: *mut c_void, kin
     let_go(real, kind, forget, undo)
 }
 
-/// The end of mappings, which may hold the memory behind them as the last ones.
+/// The end of mappings, which may hold the memory behind them as the last ones. They are forgotten before the vendor's
+/// function as addresses are, and are had again if that fails.
 pub(crate) fn unmap(_vendor: Vendor, real: impl Fn() -> i32, address: u64, size: u64) -> i32 {
-    let forget = |core: &CoreTable, ticket: *mut Ticket| {
-        // SAFETY: the back end's function with a valid ticket.
-        Forgotten::from_raw(unsafe { (core.unmap)(address, size, ticket) })
+    let Some(_inside) = Inside::enter() else { return real() };
+    let errno = Errno::save();
+    let core = match core_library::get() {
+        // SAFETY: the back end's function.
+        Core::Loaded(core) if unsafe { (core.unmap)(address, size) } != 0 => core,
+        _ => {
+            drop(errno);
+            return real();
+        }
     };
-    // A range that the driver does not unmap was none of its mappings.
-    let_go(real, KeyKind::Mapping, forget, |_| ())
+    drop(errno);
+    let code = real();
+    let _errno = Errno::save();
+    // SAFETY: the back end's function, told once of each range that it knew.
+    unsafe { (core.unmapped)(address, size, u32::from(code == 0)) };
+    code
 }
 
 fn let_go(

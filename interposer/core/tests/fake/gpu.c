@@ -107,6 +107,61 @@ static void handles(void) {
     tell("too much", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, 66 << 20, &properties, 0));
 }
 
+static U64 physical(size_t size) {
+    struct properties properties = {1, 1, 1, 0, NULL, 0};
+    U64 handle = 0;
+    tell("create", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, size, &properties, 0));
+    return handle;
+}
+
+static U64 addresses(size_t size) {
+    U64 address = 0;
+    CALL(cuMemAddressReserve, (U64 *, size_t, size_t, U64, U64), &address, size, 0, 0, 0);
+    return address;
+}
+
+static void map(const char *what, U64 address, size_t size, U64 handle) {
+    tell(what, CALL(cuMemMap, (U64, size_t, size_t, U64, U64), address, size, 0, handle, 0));
+}
+
+static void unmap(const char *what, U64 address, size_t size) {
+    tell(what, CALL(cuMemUnmap, (U64, size_t), address, size));
+}
+
+static void release(const char *what, U64 handle) { tell(what, CALL(cuMemRelease, (U64), handle)); }
+
+/* Unmappings that the driver refuses, and such of several mappings at once. */
+static void unmaps(void) {
+    size_t size = 16 << 20;
+    U64 address = addresses(3 * size), handle = physical(size), other = 0;
+    map("map", address, size, handle);
+    unmap("a part", address, size / 2);
+    unmap("more than it", address, 2 * size);
+    unmap("not its start", address + size / 2, size / 2);
+    release("mapped still", handle);
+    unmap("a part again", address, size / 2);
+    unmap("all", address, size);
+
+    int descriptor = -1;
+    handle = physical(size);
+    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &other, (P)(intptr_t)descriptor, 1));
+    close(descriptor);
+    map("imported", address, size, other);
+    other = physical(size);
+    map("beside it", address + size, size, other);
+    release("its handle", other);
+    other = physical(size);
+    map("and a third", address + 2 * size, size, other);
+    release("its handle", other);
+    unmap("all but the third", address, 2 * size);
+    unmap("the third and more", address + 2 * size, 2 * size);
+    unmap("the third", address + 2 * size, size);
+    map("the first again", address, size, handle);
+    release("its handle", handle);
+    unmap("the first", address, size);
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -169,7 +224,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"capture", capture}, {"endings", endings}, {"own", own},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!strcmp(all[i].name, arguments[1])) {
