@@ -62,22 +62,50 @@ impl Vendor {
     }
 }
 
+/// Where memory comes from, and so with what it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Source {
+    /// The device: it stays until it is freed.
+    Device = 0,
+    /// The device: it also goes with the context that the calling thread has current.
+    Context = 1,
+    /// The pool of a stream's device, in the stream's order.
+    Stream = 2,
+    /// A pool, in the order of a stream.
+    Pool = 3,
+}
+
+impl Source {
+    /// From the number that crossed the table; an unknown one is the device.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Context,
+            2 => Self::Stream,
+            3 => Self::Pool,
+            _ => Self::Device,
+        }
+    }
+}
+
 /// A request for memory.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Request {
     /// Bytes that were asked for.
     pub size: u64,
-    /// The stream in whose order memory is given; only looked at with [`Request::ordered`].
+    /// The stream in whose order memory is given; only looked at with a [`Source`] that has one.
     pub stream: u64,
+    /// The pool; only looked at with [`Source::Pool`].
+    pub pool: u64,
     /// [`Vendor`].
     pub vendor: u32,
     /// How the vendor's allocator rounds: of Ascend an `aclrtMemMallocPolicy`, of CUDA 0.
     pub policy: u32,
     /// The caller's number of the device, or [`CURRENT_DEVICE`].
     pub device: i32,
-    /// Not 0: on a stream in capture nothing is given now.
-    pub ordered: u32,
+    /// [`Source`].
+    pub source: u32,
 }
 
 /// What became of a request for memory.
@@ -113,10 +141,45 @@ pub struct Ticket {
     pub bytes: u64,
     /// Which incarnation of the process made it; another one (after a fork) settles nothing.
     pub incarnation: u64,
+    /// The context that it goes with; 0 for none.
+    pub context: u64,
     /// Index of the claim in this process.
     pub claim: u32,
     /// Index of the chip in the claim.
     pub device: u32,
+}
+
+/// A context that may be about to end; the front end keeps it on the stack.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ending {
+    /// The context.
+    pub context: u64,
+    /// What its memory is known by meanwhile; 0 where it has none.
+    pub mark: u64,
+}
+
+/// What became of a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fate {
+    /// It is there still.
+    Stays = 0,
+    /// It ended.
+    Gone = 1,
+    /// Others may have retained it: the vendor knows.
+    Unknown = 2,
+}
+
+impl Fate {
+    /// From the number that crossed the table; an unknown one ends nothing.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Gone,
+            2 => Self::Unknown,
+            _ => Self::Stays,
+        }
+    }
 }
 
 /// What a key is: numbers of different kinds may be equal.
@@ -249,6 +312,13 @@ pub struct CoreTable {
     pub unhooked: unsafe extern "C" fn(vendor: u32, name: *const c_char),
     /// Ends an unmapping: `ok` not 0 drops what the mappings hold, 0 has them again.
     pub unmapped: unsafe extern "C" fn(address: u64, size: u64, ok: u32),
+    /// `context` is the primary one of `device`.
+    pub primary: unsafe extern "C" fn(device: i32, context: *mut c_void),
+    /// The program is about to end `context`, or the primary one of `device` where that is null. Fills `ending`; where
+    /// its mark is not 0, [`CoreTable::ended`] is to be told the outcome.
+    pub end: unsafe extern "C" fn(device: i32, context: *mut c_void, ending: *mut Ending),
+    /// What became of it, as a [`Fate`]: what was allocated in it goes with it.
+    pub ended: unsafe extern "C" fn(device: i32, ending: *const Ending, fate: u32),
 }
 
 /// What became of a key.

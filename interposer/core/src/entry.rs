@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, Forgotten, FrontTable, KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers,
-    Request, TABLE_VERSION, Ticket, Vendor, Verdict,
+    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, KeyKind, NO_PHYS_ID, Ownership,
+    ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::numbers::Name;
@@ -36,6 +36,9 @@ static TABLE: CoreTable = CoreTable {
     unmap,
     unhooked,
     unmapped,
+    primary,
+    end,
+    ended,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -175,6 +178,34 @@ unsafe extern "C" fn unmapped(address: u64, size: u64, ok: u32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
             process.unmapped(address, size, ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn primary(device: i32, context: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.note_primary(device, context);
+        }
+    });
+}
+
+unsafe extern "C" fn end(device: i32, context: *mut c_void, ending: *mut Ending) {
+    // SAFETY: the front end's own place.
+    let Some(ending) = (unsafe { ending.as_mut() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            *ending = process.end_context(device, context);
+        }
+    });
+}
+
+unsafe extern "C" fn ended(device: i32, ending: *const Ending, fate: u32) {
+    // SAFETY: as above.
+    let Some(ending) = (unsafe { ending.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.ended(device, ending, Fate::from_raw(fate));
         }
     });
 }

@@ -7,6 +7,8 @@ mod chips;
 mod claim;
 mod clock;
 mod compute;
+mod contexts;
+mod driver;
 mod entry;
 mod events;
 #[cfg(feature = "fault")]

@@ -9,13 +9,15 @@ use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::table::{
-    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Source, Ticket, Vendor, Verdict,
 };
 
 use crate::broken::Broken;
 use crate::chips::{Chip, Chips};
 use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
+use crate::contexts::Contexts;
+use crate::driver::Driver;
 use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
@@ -42,6 +44,8 @@ pub(crate) struct Process {
     chips: Chips,
     pub(crate) pointers: Pointers<Block>,
     pub(crate) mappings: Mappings,
+    pub(crate) contexts: Contexts,
+    pub(crate) driver: Once<Driver>,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -78,6 +82,8 @@ impl Process {
             chips: Chips::new(),
             pointers: Pointers::new(),
             mappings: Mappings::new(),
+            contexts: Contexts::new(),
+            driver: Once::new(),
         };
         process.attach_rest();
         reached(Mark::Attached);
@@ -239,7 +245,8 @@ impl Process {
     pub(crate) fn reserve(&self, request: &Request, ticket: &mut Ticket) -> Verdict {
         let vendor = Vendor::from_raw(request.vendor);
         // What a graph allocates is given when it is launched.
-        if request.ordered != 0
+        let source = Source::from_raw(request.source);
+        if matches!(source, Source::Stream | Source::Pool)
             && self.events(vendor).is_some_and(|events| events.is_capturing(request.stream as *mut c_void))
         {
             return Verdict::Pass;
@@ -256,7 +263,8 @@ impl Process {
             let Some(claim) = self.claim(i) else { continue };
             if claim.reserve(d, bytes, self.identity) {
                 let (Ok(claim), Ok(device)) = (u32::try_from(i), u32::try_from(d)) else { continue };
-                *ticket = Ticket { key: 0, bytes, incarnation: self.incarnation, claim, device };
+                let context = if source == Source::Context { self.current_context() } else { 0 };
+                *ticket = Ticket { key: 0, bytes, incarnation: self.incarnation, context, claim, device };
                 return Verdict::Granted;
             }
             denied_by = Some((claim, d));
@@ -322,6 +330,7 @@ impl Process {
             key,
             bytes: block.bytes,
             incarnation: self.incarnation,
+            context: block.context,
             claim: u32::from(block.claim),
             device: u32::from(block.device),
         }
@@ -396,7 +405,13 @@ impl Process {
 /// Claims of a container and chips of a claim are far fewer than 65536.
 fn block_of(ticket: &Ticket) -> Block {
     let short = |index: u32| u16::try_from(index).unwrap_or(u16::MAX);
-    Block { bytes: ticket.bytes, claim: short(ticket.claim), device: short(ticket.device), holders: 1 }
+    Block {
+        bytes: ticket.bytes,
+        context: ticket.context,
+        holders: 1,
+        claim: short(ticket.claim),
+        device: short(ticket.device),
+    }
 }
 
 /// Keys of two kinds may be equal as numbers; addresses never use the top bit in user space.

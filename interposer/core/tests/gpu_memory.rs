@@ -301,7 +301,7 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let small = Machine::nvidia_h100(1, 64);
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
-    for what in ["old", "arrays", "handles", "unmaps"] {
+    for what in ["old", "arrays", "handles", "unmaps", "contexts"] {
         let (limited, _) = world.both(what);
         let (_, real) = small.both(what);
         assert!(real.lines().count() > 5, "{what}: {real}");

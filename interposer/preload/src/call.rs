@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use vnpu_quota_abi::table::{
-    CURRENT_DEVICE, CoreTable, Forgotten, KeyKind, Request, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, CoreTable, Forgotten, KeyKind, Request, Source, Ticket, Vendor, Verdict,
 };
 
 use crate::asm::depth;
@@ -43,8 +43,30 @@ pub(crate) struct Wish {
     pub(crate) kind: KeyKind,
     /// Not device memory: nothing to account.
     pub(crate) exempt: bool,
-    /// The stream in whose order it is given.
-    pub(crate) stream: Option<*mut c_void>,
+    pub(crate) supply: Supply,
+}
+
+/// Where memory comes from, as [`Source`] says it.
+#[derive(Clone, Copy)]
+pub(crate) enum Supply {
+    Device,
+    Context,
+    /// In the order of this stream.
+    Stream(*mut c_void),
+    /// From the first, in the order of the second.
+    Pool(*mut c_void, *mut c_void),
+}
+
+impl Supply {
+    /// The source, its pool and its stream.
+    fn parts(self) -> (Source, u64, u64) {
+        match self {
+            Self::Device => (Source::Device, 0, 0),
+            Self::Context => (Source::Context, 0, 0),
+            Self::Stream(stream) => (Source::Stream, 0, stream as u64),
+            Self::Pool(pool, stream) => (Source::Pool, pool as u64, stream as u64),
+        }
+    }
 }
 
 /// An allocation; `out` is where the vendor's function puts the pointer or handle.
@@ -64,13 +86,15 @@ pub(crate) fn alloc(vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_voi
         }
     };
     let mut ticket = Ticket::default();
+    let (source, pool, stream) = wish.supply.parts();
     let request = Request {
         size: wish.size,
-        stream: wish.stream.map_or(0, |stream| stream as u64),
+        stream,
+        pool,
         vendor: vendor as u32,
         policy: wish.policy,
         device: wish.device,
-        ordered: u32::from(wish.stream.is_some()),
+        source: source as u32,
     };
     // SAFETY: the back end's function with a valid request and ticket.
     let verdict = unsafe { (core.reserve)(&raw const request, &raw mut ticket) };
@@ -321,7 +345,7 @@ fn before(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
 }
 
 /// Tells the back end, if there is one, when the vendor's function has succeeded, which runs outside the hook.
-fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
+pub(crate) fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
     let code = real();
     if code == 0
         && let Some(_inside) = Inside::enter()

@@ -7,6 +7,7 @@
 
 mod asm;
 mod call;
+mod contexts;
 mod core_library;
 mod dlsym;
 mod elf;

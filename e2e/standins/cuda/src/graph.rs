@@ -54,6 +54,13 @@ pub struct Graphs {
     ready: BTreeMap<usize, Ready>,
 }
 
+impl Graphs {
+    /// Whether graphs keep memory of the device between launches.
+    pub fn keeps(&self, device: usize) -> bool {
+        self.ready.values().any(|ready| ready.kept.iter().any(|(on, _)| *on == device))
+    }
+}
+
 fn instantiate(graph: *mut c_void) -> Answer<usize> {
     let mut process = process()?;
     let graph = process.graphs.made.get(&(graph as usize)).cloned().ok_or(INVALID_VALUE)?;

@@ -70,7 +70,8 @@ pub struct Memory {
 impl Memory {
     /// Ends a context: what is to be freed at the driver.
     pub fn forget(&mut self, context: usize) -> Vec<u64> {
-        let goes = |block: &Block| block.context == context && !matches!(block.kind, Kind::Pool(_));
+        let stays = |kind: Kind| matches!(kind, Kind::Pool(_) | Kind::Graph);
+        let goes = |block: &Block| block.context == context && !stays(block.kind);
         let gone: Vec<(u64, Block)> =
             self.blocks.iter().filter(|(_, block)| goes(block)).map(|(at, block)| (*at, *block)).collect();
         for (at, block) in &gone {

@@ -73,11 +73,9 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// A device is closed, and with it all its memory is given back.
-    pub fn forget(&mut self, device: usize) {
-        self.pools.retain(|_, pool| pool.device != device);
-        self.defaults.remove(&device);
-        self.chosen.remove(&device);
+    /// Whether a pool of the device has memory.
+    pub fn reserves(&self, device: usize) -> bool {
+        self.pools.values().any(|pool| pool.device == device && !pool.pieces.is_empty())
     }
 
     /// A block of a pool is free again; the pool keeps the memory.

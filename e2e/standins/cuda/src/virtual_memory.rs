@@ -45,11 +45,9 @@ pub struct Virtual {
 }
 
 impl Virtual {
-    /// A device is closed, and with it all its memory is given back.
-    pub fn forget(&mut self, device: usize) {
-        self.memory.retain(|_, memory| memory.device != device);
-        let memory = &self.memory;
-        self.mapped.retain(|_, (_, handle)| memory.contains_key(handle));
+    /// Whether there is physical memory of the device.
+    pub fn has(&self, device: usize) -> bool {
+        self.memory.values().any(|memory| memory.device == device)
     }
 
     /// The mapping that an address lies in, and where it begins.

@@ -162,6 +162,65 @@ static void unmaps(void) {
     unmap("the first", address, size);
 }
 
+/* One of each kind of memory that a context has. */
+static void take_all(void) {
+    struct { size_t width, height; U32 format, channels; } plane = {1024, 1024, 1, 1};
+    struct { size_t width, height, depth; U32 format, channels, flags; } deep = {1024, 1024, 1, 1, 1, 0};
+    U64 address = 0;
+    size_t pitch = 0;
+    P array = NULL;
+    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &address, 3 << 20));
+    tell("pitched", CALL(cuMemAllocPitch_v2, (U64 *, size_t *, size_t, size_t, U32), &address, &pitch, 1000, 5000, 4));
+    tell("managed", CALL(cuMemAllocManaged, (U64 *, size_t, U32), &address, 5 << 20, 1));
+    tell("array", CALL(cuArrayCreate_v2, (P *, void *), &array, &plane));
+    tell("levels", CALL(cuMipmappedArrayCreate, (P *, void *, U32), &array, &deep, 3));
+}
+
+static void enter_primary(void) {
+    P context = NULL;
+    CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
+    CALL(cuCtxSetCurrent, (P), context);
+}
+
+/* What goes with a context, and what does not. */
+static void contexts(void) {
+    P context = NULL, primary = NULL, stream = NULL;
+    U64 kept = 0, plain = 0, handle = 0;
+    CALL(cuCtxGetCurrent, (P *), &primary);
+    tell("before", CALL(cuMemAlloc_v2, (U64 *, size_t), &kept, 1 << 20));
+    for (int round = 0; round < 6; round++) {
+        CALL(cuCtxCreate_v2, (P *, U32, int), &context, 0, 0);
+        tell("round", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 30 << 20));
+        tell("destroy", CALL(cuCtxDestroy_v2, (P), context));
+    }
+    CALL(cuCtxCreate_v2, (P *, U32, int), &context, 0, 0);
+    take_all();
+    handle = physical(4 << 20);
+    CALL(cuStreamCreate, (P *, U32), &stream, 1);
+    tell("ordered", CALL(cuMemAllocAsync, (U64 *, size_t, P), &plain, 32 << 20, stream));
+    tell("destroy", CALL(cuCtxDestroy_v2, (P), context));
+    release("its handle", handle);
+    CALL(cuMemFreeAsync, (U64, P), plain, NULL);
+    tell("its pool", CALL(cuCtxSynchronize, (void), ));
+    tell("not the primary", CALL(cuCtxDestroy_v2, (P), primary));
+    tell("nothing", CALL(cuCtxDestroy_v2, (P), NULL));
+
+    take_all();
+    enter_primary();
+    tell("release", CALL(cuDevicePrimaryCtxRelease_v2, (int), 0));
+    int code = CALL(cuDevicePrimaryCtxRelease_v2, (int), 0);
+    enter_primary();
+    tell("last release", code);
+    take_all();
+    enter_primary();
+    code = CALL(cuDevicePrimaryCtxReset_v2, (int), 0);
+    enter_primary();
+    tell("reset", code);
+    tell("room", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 64 << 20));
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
+    tell("no other device", CALL(cuDevicePrimaryCtxReset_v2, (int), 7));
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -224,7 +283,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"capture", capture}, {"endings", endings}, {"own", own},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!strcmp(all[i].name, arguments[1])) {

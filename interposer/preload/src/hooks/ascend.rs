@@ -13,7 +13,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
 
-use crate::call::{Wish, alloc, attach, close, components, free, info, launch, reset};
+use crate::call::{Supply, Wish, alloc, attach, close, components, free, info, launch, reset};
 
 const VENDOR: Vendor = Vendor::Ascend;
 
@@ -24,7 +24,14 @@ type Opaque = *mut c_void;
 const HUGE_FIRST: u32 = 0;
 
 fn memory(size: u64, policy: u32) -> Wish {
-    Wish { size, policy, device: CURRENT_DEVICE, kind: KeyKind::Address, exempt: false, stream: None }
+    Wish {
+        size,
+        policy,
+        device: CURRENT_DEVICE,
+        kind: KeyKind::Address,
+        exempt: false,
+        supply: Supply::Device,
+    }
 }
 
 /// Memory of an `rtMemType_t`.
@@ -84,7 +91,7 @@ fn physical(size: usize, prop: *const c_void, at: &Physical) -> Wish {
         device: if known { word(at.device) as i32 } else { CURRENT_DEVICE },
         kind: KeyKind::Handle,
         exempt: known && word(at.side) != 1,
-        stream: None,
+        supply: Supply::Device,
     }
 }
 

@@ -12,9 +12,8 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
 
-use crate::call::{
-    Wish, alloc, attach, close, context, free, info, launch, map, reset, retain, total, unmap,
-};
+use crate::call::{Supply, Wish, alloc, attach, close, free, info, launch, map, retain, total, unmap};
+use crate::contexts::{destroy, primary, release, wipe};
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
 
@@ -40,12 +39,16 @@ pub(super) fn memory(size: u64) -> Wish {
         device: CURRENT_DEVICE,
         kind: KeyKind::Address,
         exempt: false,
-        stream: None,
+        supply: Supply::Context,
     }
 }
 
 fn ordered(size: usize, stream: Opaque) -> Wish {
-    Wish { stream: Some(stream), policy: CUDA_POOL, ..memory(size as u64) }
+    Wish { supply: Supply::Stream(stream), policy: CUDA_POOL, ..memory(size as u64) }
+}
+
+fn pooled(size: usize, pool: Opaque, stream: Opaque) -> Wish {
+    Wish { supply: Supply::Pool(pool, stream), policy: CUDA_POOL, ..memory(size as u64) }
 }
 
 /// Memory that is also mapped on the host: whole pages.
@@ -75,6 +78,7 @@ fn physical(size: usize, properties: *const c_void) -> Wish {
         device: if on_device { word(3) } else { CURRENT_DEVICE },
         kind: KeyKind::Handle,
         exempt: known && !on_device,
+        supply: Supply::Device,
         ..memory(size as u64)
     }
 }
@@ -176,8 +180,8 @@ hooks! {
     alloc cuMemAllocManaged(out: Out, size: usize, flags: u32) => place(out), managed(size);
     alloc cuMemAllocAsync(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, stream);
     alloc cuMemAllocAsync_ptsz(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, own(stream));
-    alloc cuMemAllocFromPoolAsync(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, stream);
-    alloc cuMemAllocFromPoolAsync_ptsz(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, own(stream));
+    alloc cuMemAllocFromPoolAsync(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), pooled(size, pool, stream);
+    alloc cuMemAllocFromPoolAsync_ptsz(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), pooled(size, pool, own(stream));
     alloc cuMemCreate(handle: Out, size: usize, properties: *const c_void, flags: u64) => place(handle), physical(size, properties);
     alloc cuArrayCreate(array: *mut Opaque, descriptor: *const c_void) => array, plane::<u32>(descriptor, false, 1);
     alloc cuArrayCreate_v2(array: *mut Opaque, descriptor: *const c_void) => array, plane::<usize>(descriptor, false, 1);
@@ -197,17 +201,17 @@ hooks! {
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
     total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
-    attach cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => ;
+    primary cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => context, device;
     attach cuCtxCreate(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v2(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v3(context: *mut Opaque, affinities: Opaque, count: i32, flags: u32, device: i32) => ;
     attach cuCtxCreate_v4(context: *mut Opaque, parameters: Opaque, flags: u32, device: i32) => ;
-    context cuCtxDestroy(doomed: Opaque) => doomed;
-    context cuCtxDestroy_v2(doomed: Opaque) => doomed;
-    reset cuDevicePrimaryCtxRelease(device: i32) => device;
-    reset cuDevicePrimaryCtxRelease_v2(device: i32) => device;
-    reset cuDevicePrimaryCtxReset(device: i32) => device;
-    reset cuDevicePrimaryCtxReset_v2(device: i32) => device;
+    destroy cuCtxDestroy(doomed: Opaque) => doomed;
+    destroy cuCtxDestroy_v2(doomed: Opaque) => doomed;
+    release cuDevicePrimaryCtxRelease(device: i32) => device;
+    release cuDevicePrimaryCtxRelease_v2(device: i32) => device;
+    wipe cuDevicePrimaryCtxReset(device: i32) => device;
+    wipe cuDevicePrimaryCtxReset_v2(device: i32) => device;
     close cuStreamDestroy(stream: Opaque) => stream;
     close cuStreamDestroy_v2(stream: Opaque) => stream;
     launch cuLaunch(function: Opaque) => LEGACY;
