@@ -261,6 +261,9 @@ impl Ownership {
 /// The device that the calling thread has current.
 pub const CURRENT_DEVICE: i32 = -1;
 
+/// No device: what is there is the host's memory.
+pub const NO_DEVICE: i32 = -2;
+
 /// What the front end asks of the back end.
 #[derive(Debug)]
 #[repr(C)]
@@ -319,6 +322,9 @@ pub struct CoreTable {
     pub end: unsafe extern "C" fn(device: i32, context: *mut c_void, ending: *mut Ending),
     /// What became of it, as a [`Fate`]: what was allocated in it goes with it.
     pub ended: unsafe extern "C" fn(device: i32, ending: *const Ending, fate: u32),
+    /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
+    /// which asks, or [`NO_DEVICE`].
+    pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
 }
 
 /// What became of a key.

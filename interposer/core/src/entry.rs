@@ -39,6 +39,7 @@ static TABLE: CoreTable = CoreTable {
     primary,
     end,
     ended,
+    pool,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -206,6 +207,14 @@ unsafe extern "C" fn ended(device: i32, ending: *const Ending, fate: u32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
             process.ended(device, ending, Fate::from_raw(fate));
+        }
+    });
+}
+
+unsafe extern "C" fn pool(pool: *mut c_void, device: i32) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.note_pool(pool, device);
         }
     });
 }

@@ -23,6 +23,7 @@ mod numbers;
 mod once;
 mod place;
 mod pointers;
+mod pools;
 mod process;
 mod rate;
 mod streams;

@@ -9,7 +9,7 @@ use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::table::{
-    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Source, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, NO_DEVICE, Request, Source, Ticket, Vendor, Verdict,
 };
 
 use crate::broken::Broken;
@@ -22,6 +22,7 @@ use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
 use crate::pointers::{Block, Pointers};
+use crate::pools::Pool;
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
 
@@ -45,6 +46,7 @@ pub(crate) struct Process {
     pub(crate) pointers: Pointers<Block>,
     pub(crate) mappings: Mappings,
     pub(crate) contexts: Contexts,
+    pub(crate) pools: Pointers<Pool>,
     pub(crate) driver: Once<Driver>,
 }
 
@@ -83,6 +85,7 @@ impl Process {
             pointers: Pointers::new(),
             mappings: Mappings::new(),
             contexts: Contexts::new(),
+            pools: Pointers::new(),
             driver: Once::new(),
         };
         process.attach_rest();
@@ -256,7 +259,15 @@ impl Process {
             Vendor::Cuda => cuda_charged(request.size, request.policy),
         };
         self.retry();
-        let chip = self.chip(vendor, request.device);
+        let device = match source {
+            Source::Device | Source::Context => request.device,
+            Source::Stream => self.device_of_stream(request.stream),
+            Source::Pool => self.device_of_pool(request.pool, request.stream),
+        };
+        if device == NO_DEVICE {
+            return Verdict::Pass;
+        }
+        let chip = self.chip(vendor, device);
         // Two claims on one chip in one container: the first that has room pays.
         let mut denied_by = None;
         for (i, d) in self.parts(chip) {

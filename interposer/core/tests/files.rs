@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 147] = [
+const EXPORTS: [&str; 152] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -70,6 +70,8 @@ const EXPORTS: [&str; 147] = [
     "cuCtxCreate_v4",
     "cuCtxDestroy",
     "cuCtxDestroy_v2",
+    "cuDeviceGetDefaultMemPool",
+    "cuDeviceGetMemPool",
     "cuDevicePrimaryCtxRelease",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxReset",
@@ -106,10 +108,13 @@ const EXPORTS: [&str; 147] = [
     "cuMemFreeAsync",
     "cuMemFreeAsync_ptsz",
     "cuMemFree_v2",
+    "cuMemGetDefaultMemPool",
     "cuMemGetInfo",
     "cuMemGetInfo_v2",
+    "cuMemGetMemPool",
     "cuMemImportFromShareableHandle",
     "cuMemMap",
+    "cuMemPoolCreate",
     "cuMemRelease",
     "cuMemRetainAllocationHandle",
     "cuMemUnmap",

@@ -295,6 +295,28 @@ impl World {
     }
 }
 
+#[test]
+fn memory_in_stream_order_is_charged_where_it_is() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, 256 * MIB)]);
+    world.node.claim(2, vec![world.gpu(1, 192 * MIB)]);
+    let expected = "begin 0 256 192\n\
+        the other's stream 0 256 160\n\
+        no stream 0 224 160\n\
+        no context 0 224 128\n\
+        the other's pool 0 224 96\n\
+        a pool there 0 224 64\n\
+        too much 2 224 64\n\
+        our own 0 192 64\n\
+        the host's 0 192 64\n\
+        freed 0 256 192\n";
+    assert_eq!(world.both("pools").0, expected);
+    for claim in [1, 2] {
+        let usage = world.node.agent.usage(&uid(claim)).unwrap();
+        assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
+    }
+}
+
 /// A GPU that has as much as the quota of one that has more must look the same in every answer.
 #[test]
 fn a_quota_looks_like_a_smaller_gpu() {

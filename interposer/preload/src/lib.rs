@@ -15,6 +15,7 @@ mod hooks;
 mod libc;
 mod manage;
 mod memory;
+mod pools;
 mod real;
 mod unhooked;
 

@@ -210,6 +210,7 @@ entries! {
     cuStreamGetCaptureInfo: 10010 cuStreamGetCaptureInfo, 11030 cuStreamGetCaptureInfo_v2, 12030 cuStreamGetCaptureInfo_v3
         | 10010 cuStreamGetCaptureInfo_ptsz, 11030 cuStreamGetCaptureInfo_v2_ptsz, 12030 cuStreamGetCaptureInfo_v3_ptsz;
     cuStreamGetCtx: 9020 cuStreamGetCtx | 9020 cuStreamGetCtx_ptsz;
+    cuStreamGetDevice: 12080 cuStreamGetDevice | 12080 cuStreamGetDevice_ptsz;
     cuStreamGetFlags: 5050 cuStreamGetFlags | 7000 cuStreamGetFlags_ptsz;
     cuStreamGetPriority: 5050 cuStreamGetPriority | 7000 cuStreamGetPriority_ptsz;
     cuStreamIsCapturing: 10000 cuStreamIsCapturing | 10000 cuStreamIsCapturing_ptsz;

@@ -23,6 +23,9 @@ const RESERVED_HIGH: c_int = 6;
 const USED_CURRENT: c_int = 7;
 const USED_HIGH: c_int = 8;
 
+/// The device of pools on the host, whose memory is not modelled.
+const HOST: usize = usize::MAX;
+
 #[derive(Debug)]
 struct Pool {
     device: usize,
@@ -108,7 +111,7 @@ fn grow(process: &mut Process, handle: usize, bytes: u64) -> Answer<()> {
     if pool.most > 0 && pool.used + bytes > pool.most {
         return Err(OUT_OF_MEMORY);
     }
-    if needed == 0 {
+    if needed == 0 || pool.device == HOST {
         return Ok(());
     }
     let device = pool.device;
@@ -211,7 +214,7 @@ allocators! {
     cuMemAllocAsync_ptsz, cuMemAllocFromPoolAsync_ptsz, cuMemFreeAsync_ptsz, true;
 }
 
-/// `CUmemLocation`: 1 is a device.
+/// `CUmemLocation`: 1 is a device, 2 the host.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Location {
@@ -235,13 +238,17 @@ pub struct PoolProperties {
 
 fn create(properties: &PoolProperties) -> Answer<usize> {
     let mut process = process()?;
-    // Pinned memory on a device; other places are not modelled.
-    if properties.allocation_type != 1 || properties.location.kind != 1 {
-        return Err(INVALID_VALUE);
-    }
-    process.device(properties.location.id)?;
+    // Pinned memory on a device or the host; other places are not modelled.
+    let device = match (properties.allocation_type, properties.location.kind) {
+        (1, 1) => {
+            process.device(properties.location.id)?;
+            properties.location.id as usize
+        }
+        (1, 2) => HOST,
+        _ => return Err(INVALID_VALUE),
+    };
     let handle = process.handle();
-    let pool = Pool::of(properties.location.id as usize, properties.most as u64);
+    let pool = Pool::of(device, properties.most as u64);
     process.pools.pools.insert(handle, pool);
     Ok(handle)
 }

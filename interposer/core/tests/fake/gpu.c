@@ -221,6 +221,69 @@ static void contexts(void) {
     tell("no other device", CALL(cuDevicePrimaryCtxReset_v2, (int), 7));
 }
 
+/* What is left on each of two devices. */
+static void tell_both(const char *what, int code, P contexts[2]) {
+    P before = NULL;
+    size_t free[2];
+    CALL(cuCtxGetCurrent, (P *), &before);
+    for (int i = 0; i < 2; i++) {
+        CALL(cuCtxSetCurrent, (P), contexts[i]);
+        free[i] = left() >> 20;
+    }
+    CALL(cuCtxSetCurrent, (P), before);
+    printf("%s %d %zu %zu\n", what, code, free[0], free[1]);
+}
+
+struct pool {
+    int kind, types, where, device;
+    P security;
+    size_t most;
+    U64 rest[7];
+};
+
+/* Memory in stream order, whatever is current. */
+static void pools(void) {
+    P contexts[2], streams[2], pool = NULL;
+    U64 address = 0, all[8];
+    for (int i = 0; i < 2; i++) {
+        CALL(cuDevicePrimaryCtxRetain, (P *, int), &contexts[i], i);
+        CALL(cuCtxSetCurrent, (P), contexts[i]);
+        CALL(cuStreamCreate, (P *, U32), &streams[i], 1);
+    }
+    CALL(cuCtxSetCurrent, (P), contexts[0]);
+    tell_both("begin", 0, contexts);
+    int code = CALL(cuMemAllocAsync, (U64 *, size_t, P), &all[0], 32 << 20, streams[1]);
+    tell_both("the other's stream", code, contexts);
+    code = CALL(cuMemAllocAsync, (U64 *, size_t, P), &all[1], 32 << 20, NULL);
+    tell_both("no stream", code, contexts);
+    CALL(cuCtxSetCurrent, (P), NULL);
+    code = CALL(cuMemAllocAsync, (U64 *, size_t, P), &all[2], 32 << 20, streams[1]);
+    tell_both("no context", code, contexts);
+    CALL(cuCtxSetCurrent, (P), contexts[0]);
+    CALL(cuDeviceGetDefaultMemPool, (P *, int), &pool, 1);
+    code = CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &all[3], 32 << 20, pool, streams[0]);
+    tell_both("the other's pool", code, contexts);
+    struct pool properties = {1, 0, 1, 1, NULL, 0, {0}};
+    code = CALL(cuMemPoolCreate, (P *, void *), &pool, &properties);
+    code |= CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &all[4], 32 << 20, pool, streams[0]);
+    tell_both("a pool there", code, contexts);
+    code = CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &address, 128 << 20, pool, streams[0]);
+    tell_both("too much", code, contexts);
+    CALL(cuDeviceGetMemPool, (P *, int), &pool, 0);
+    code = CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &all[5], 32 << 20, pool, streams[1]);
+    tell_both("our own", code, contexts);
+    properties.where = 2;
+    code = CALL(cuMemPoolCreate, (P *, void *), &pool, &properties);
+    code |= CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &address, 999 << 20, pool, streams[1]);
+    tell_both("the host's", code, contexts);
+    for (int i = 0; i < 6; i++) code |= CALL(cuMemFreeAsync, (U64, P), all[i], streams[0]);
+    for (int i = 0; i < 2; i++) {
+        CALL(cuCtxSetCurrent, (P), contexts[i]);
+        CALL(cuCtxSynchronize, (void), );
+    }
+    tell_both("freed", code, contexts);
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -283,7 +346,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"capture", capture}, {"endings", endings}, {"own", own},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!strcmp(all[i].name, arguments[1])) {

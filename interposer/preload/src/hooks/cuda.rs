@@ -10,10 +10,11 @@
 use core::ffi::c_void;
 
 use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
-use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
+use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, NO_DEVICE, Vendor};
 
 use crate::call::{Supply, Wish, alloc, attach, close, free, info, launch, map, retain, total, unmap};
 use crate::contexts::{destroy, primary, release, wipe};
+use crate::pools::pool;
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
 
@@ -65,22 +66,49 @@ pub(super) fn pitched(width: usize, height: usize) -> Wish {
     memory(row(width as u64).saturating_mul(height as u64))
 }
 
-/// `CUmemAllocationProp`: {type, handle types, location {type, id}, ...}.
-fn physical(size: usize, properties: *const c_void) -> Wish {
+/// `CU_MEM_ALLOCATION_TYPE_MANAGED`: memory that moves to where it is used, whatever place it was made for.
+const MANAGED: i32 = 2;
+
+/// Where memory of an allocation type is, by the place {type, id} that it is made for.
+fn home(allocation: i32, place: i32, id: i32) -> i32 {
+    match place {
+        // `CU_MEM_LOCATION_TYPE_DEVICE`.
+        1 => id,
+        // `..._DEVICE_LOCALITY_DOMAIN`, a part of a device's memory: the device's number is a byte.
+        6 => id & 0xff,
+        // `..._HOST`, `..._HOST_NUMA` and `..._HOST_NUMA_CURRENT`.
+        2..=4 if allocation != MANAGED => NO_DEVICE,
+        _ => CURRENT_DEVICE,
+    }
+}
+
+/// Of `CUmemAllocationProp` and `CUmemPoolProps`, which both begin with {type, handle types, location {type, id}}.
+fn home_of(properties: *const c_void) -> i32 {
+    if properties.is_null() {
+        return CURRENT_DEVICE;
+    }
     let word = |index: usize| {
         // SAFETY: the program's structure, larger than four words, readable.
         unsafe { properties.cast::<i32>().add(index).read_unaligned() }
     };
-    let known = !properties.is_null();
-    // `CU_MEM_LOCATION_TYPE_DEVICE`; the others are on the host.
-    let on_device = known && word(2) == 1;
-    Wish {
-        device: if on_device { word(3) } else { CURRENT_DEVICE },
-        kind: KeyKind::Handle,
-        exempt: known && !on_device,
-        supply: Supply::Device,
-        ..memory(size as u64)
+    home(word(0), word(2), word(3))
+}
+
+/// Of a `CUmemLocation`.
+fn home_at(location: *const c_void, allocation: i32) -> i32 {
+    if location.is_null() {
+        return CURRENT_DEVICE;
     }
+    // SAFETY: the program's structure of two words, readable.
+    let [place, id] = unsafe { location.cast::<[i32; 2]>().read_unaligned() };
+    home(allocation, place, id)
+}
+
+/// Memory of a handle.
+fn physical(size: usize, properties: *const c_void) -> Wish {
+    let device = home_of(properties);
+    let (kind, exempt) = (KeyKind::Handle, device == NO_DEVICE);
+    Wish { device, kind, exempt, supply: Supply::Device, ..memory(size as u64) }
 }
 
 /// Extents of an array.
@@ -199,6 +227,11 @@ hooks! {
     retain cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle;
     map cuMemMap(address: u64, size: usize, offset: usize, handle: u64, flags: u64) => address, size as u64, handle;
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
+    pool cuMemPoolCreate(out: *mut Opaque, properties: *const c_void) => out, home_of(properties);
+    pool cuDeviceGetDefaultMemPool(out: *mut Opaque, device: i32) => out, device;
+    pool cuDeviceGetMemPool(out: *mut Opaque, device: i32) => out, device;
+    pool cuMemGetDefaultMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
+    pool cuMemGetMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
     total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
     primary cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => context, device;
