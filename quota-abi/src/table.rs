@@ -149,6 +149,17 @@ pub struct Ticket {
     pub device: u32,
 }
 
+/// Devices that a launch of a graph can reserve memory of; what it takes of further ones is charged after it.
+pub const GRAPH_DEVICES: usize = 8;
+
+/// What a launch of a graph reserved, by devices; the front end keeps it on the stack.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GraphTickets {
+    /// One for each device; unused ones have no bytes. The key is the device.
+    pub each: [Ticket; GRAPH_DEVICES],
+}
+
 /// A context that may be about to end; the front end keeps it on the stack.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -325,6 +336,25 @@ pub struct CoreTable {
     /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
     /// which asks, or [`NO_DEVICE`].
     pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
+    /// Whether what is put into `stream` now is only recorded, into a graph.
+    pub captured: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> u32,
+    /// A graph got a node that allocates `bytes` on `device`.
+    pub graph_node: unsafe extern "C" fn(graph: *mut c_void, device: i32, bytes: u64),
+    /// A graph became a part of another one, and is no more by itself.
+    pub graph_moved: unsafe extern "C" fn(child: *mut c_void, parent: *mut c_void),
+    /// A graph was made ready to be launched, as `exec`.
+    pub graph_ready: unsafe extern "C" fn(graph: *mut c_void, exec: *mut c_void),
+    /// The program is about to destroy a graph, or one that is ready.
+    pub graph_gone: unsafe extern "C" fn(handle: *mut c_void),
+    /// Reserves the memory that a launch of `exec` on `stream` takes; fills `tickets` when granted. Returns a
+    /// [`Verdict`].
+    pub graph_reserve:
+        unsafe extern "C" fn(exec: *mut c_void, stream: *mut c_void, tickets: *mut GraphTickets) -> u32,
+    /// Ends a granted launch; `ok` not 0: it was launched.
+    pub graph_settle: unsafe extern "C" fn(exec: *mut c_void, tickets: *const GraphTickets, ok: u32),
+    /// The driver may keep another amount of memory for graphs than before, on `device` or, where that is negative, on
+    /// any; `trimmed` not 0: because it was told to give back what it does not need.
+    pub graph_kept: unsafe extern "C" fn(device: i32, trimmed: u32),
 }
 
 /// What became of a key.

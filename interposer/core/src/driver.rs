@@ -12,6 +12,16 @@ type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
 type GetDevice = unsafe extern "C" fn(*mut i32) -> i32;
 type StreamDevice = unsafe extern "C" fn(*mut c_void, *mut i32) -> i32;
 type StreamContext = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> i32;
+type CaptureInfo = unsafe extern "C" fn(
+    *mut c_void,
+    *mut i32,
+    *mut u64,
+    *mut *mut c_void,
+    *mut *const c_void,
+    *mut usize,
+) -> i32;
+type GraphAttribute = unsafe extern "C" fn(i32, i32, *mut u64) -> i32;
+type GraphTrim = unsafe extern "C" fn(i32) -> i32;
 type GetState = unsafe extern "C" fn(i32, *mut u32, *mut i32) -> i32;
 
 /// The functions; `None` where the driver is older than one.
@@ -23,7 +33,13 @@ pub(crate) struct Driver {
     push: SetContext,
     pop: GetContext,
     device: GetDevice,
+    capture_info: Option<CaptureInfo>,
+    graph_attribute: Option<GraphAttribute>,
+    graph_trim: Option<GraphTrim>,
 }
+
+/// `CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT`.
+const RESERVED_FOR_GRAPHS: i32 = 2;
 
 impl Driver {
     fn find(front: &FrontTable) -> Option<Self> {
@@ -46,6 +62,13 @@ impl Driver {
                 push: std::mem::transmute::<*mut c_void, SetContext>(push),
                 pop: std::mem::transmute::<*mut c_void, GetContext>(pop),
                 device: std::mem::transmute::<*mut c_void, GetDevice>(device),
+                // Since CUDA 11.3 and 11.4, as memory of graphs itself.
+                capture_info: find(c"cuStreamGetCaptureInfo_v2")
+                    .map(|f| std::mem::transmute::<*mut c_void, CaptureInfo>(f)),
+                graph_attribute: find(c"cuDeviceGetGraphMemAttribute")
+                    .map(|f| std::mem::transmute::<*mut c_void, GraphAttribute>(f)),
+                graph_trim: find(c"cuDeviceGraphMemTrim")
+                    .map(|f| std::mem::transmute::<*mut c_void, GraphTrim>(f)),
             })
         }
     }
@@ -56,6 +79,48 @@ impl Driver {
         // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { (self.current)(&raw mut context) };
         (code == 0).then_some(context as u64)
+    }
+
+    /// The calling thread's device.
+    pub(crate) fn current_device(&self) -> Option<i32> {
+        let mut device = -1;
+        // SAFETY: as above.
+        let code = unsafe { (self.device)(&raw mut device) };
+        (code == 0 && device >= 0).then_some(device)
+    }
+
+    /// The graph that a stream in capture becomes.
+    pub(crate) fn captured_graph(&self, stream: u64) -> Option<u64> {
+        let (mut status, mut number, mut graph) = (0, 0, std::ptr::null_mut());
+        let none = std::ptr::null_mut::<c_void>();
+        // SAFETY: the program's own stream, valid pointers, and null for what is not asked.
+        let code = unsafe {
+            (self.capture_info?)(
+                stream as *mut c_void,
+                &raw mut status,
+                &raw mut number,
+                &raw mut graph,
+                none.cast(),
+                none.cast(),
+            )
+        };
+        (code == 0 && status == 1).then_some(graph as u64)
+    }
+
+    /// Bytes that the driver keeps for graphs on a device.
+    pub(crate) fn kept_for_graphs(&self, device: i32) -> Option<u64> {
+        let mut bytes = 0;
+        // SAFETY: a valid pointer to a number of 64 bits, as this attribute is.
+        let code = unsafe { (self.graph_attribute?)(device, RESERVED_FOR_GRAPHS, &raw mut bytes) };
+        (code == 0).then_some(bytes)
+    }
+
+    /// Has it give back what none of them needs.
+    pub(crate) fn trim_graphs(&self, device: i32) {
+        if let Some(trim) = self.graph_trim {
+            // SAFETY: the vendor's function.
+            let _ = unsafe { trim(device) };
+        }
     }
 
     /// The device of a stream that the program made.

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, KeyKind, NO_PHYS_ID, Ownership,
-    ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
+    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets, KeyKind, NO_PHYS_ID,
+    Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::numbers::Name;
@@ -40,6 +40,14 @@ static TABLE: CoreTable = CoreTable {
     end,
     ended,
     pool,
+    captured,
+    graph_node,
+    graph_moved,
+    graph_ready,
+    graph_gone,
+    graph_reserve,
+    graph_settle,
+    graph_kept,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -215,6 +223,76 @@ unsafe extern "C" fn pool(pool: *mut c_void, device: i32) {
     guarded((), || {
         if let Some(process) = process() {
             process.note_pool(pool, device);
+        }
+    });
+}
+
+unsafe extern "C" fn captured(vendor: u32, stream: *mut c_void) -> u32 {
+    guarded(0, || {
+        let Some(process) = incarnation::attached() else { return 0 };
+        u32::from(process.is_captured(Vendor::from_raw(vendor), stream))
+    })
+}
+
+unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.graph_node(graph as u64, device, bytes);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_moved(child: *mut c_void, parent: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_moved(child as u64, parent as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_ready(graph: *mut c_void, exec: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_ready(graph as u64, exec as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_gone(handle: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_gone(handle as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_reserve(
+    exec: *mut c_void,
+    stream: *mut c_void,
+    tickets: *mut GraphTickets,
+) -> u32 {
+    // SAFETY: the front end's own place.
+    let Some(tickets) = (unsafe { tickets.as_mut() }) else { return Verdict::Denied as u32 };
+    // Not attached: this process has made no graph.
+    guarded(Verdict::Denied, || {
+        incarnation::attached().map_or(Verdict::Pass, |p| p.graph_reserve(exec as u64, stream, tickets))
+    }) as u32
+}
+
+unsafe extern "C" fn graph_settle(exec: *mut c_void, tickets: *const GraphTickets, ok: u32) {
+    // SAFETY: as above.
+    let Some(tickets) = (unsafe { tickets.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_settle(exec as u64, tickets, ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_kept(device: i32, trimmed: u32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_kept(device, trimmed != 0);
         }
     });
 }

@@ -13,6 +13,7 @@ mod entry;
 mod events;
 #[cfg(feature = "fault")]
 mod fault;
+mod graphs;
 mod incarnation;
 mod lane;
 mod liveness;

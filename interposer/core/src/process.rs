@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::mark::{Mark, reached};
+use vnpu_quota_abi::slot::SlotCell;
 use vnpu_quota_abi::table::{
     CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, NO_DEVICE, Request, Source, Ticket, Vendor, Verdict,
 };
@@ -18,6 +19,7 @@ use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
 use crate::contexts::Contexts;
 use crate::driver::Driver;
+use crate::graphs::Graphs;
 use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
@@ -47,6 +49,7 @@ pub(crate) struct Process {
     pub(crate) mappings: Mappings,
     pub(crate) contexts: Contexts,
     pub(crate) pools: Pointers<Pool>,
+    pub(crate) graphs: Graphs,
     pub(crate) driver: Once<Driver>,
 }
 
@@ -86,6 +89,7 @@ impl Process {
             mappings: Mappings::new(),
             contexts: Contexts::new(),
             pools: Pointers::new(),
+            graphs: Graphs::new(),
             driver: Once::new(),
         };
         process.attach_rest();
@@ -247,13 +251,7 @@ impl Process {
     /// Decides on an allocation.
     pub(crate) fn reserve(&self, request: &Request, ticket: &mut Ticket) -> Verdict {
         let vendor = Vendor::from_raw(request.vendor);
-        // What a graph allocates is given when it is launched.
         let source = Source::from_raw(request.source);
-        if matches!(source, Source::Stream | Source::Pool)
-            && self.events(vendor).is_some_and(|events| events.is_capturing(request.stream as *mut c_void))
-        {
-            return Verdict::Pass;
-        }
         let bytes = match vendor {
             Vendor::Ascend => charged(request.size, Pages::from_policy(request.policy)),
             Vendor::Cuda => cuda_charged(request.size, request.policy),
@@ -267,35 +265,68 @@ impl Process {
         if device == NO_DEVICE {
             return Verdict::Pass;
         }
+        // What a graph allocates is given when it is launched.
+        if matches!(source, Source::Stream | Source::Pool)
+            && self.is_captured(vendor, request.stream as *mut c_void)
+        {
+            self.captured_node(request.stream, device, request.size);
+            return Verdict::Pass;
+        }
         let chip = self.chip(vendor, device);
+        let mut verdict = self.take(chip, bytes, ticket);
+        if verdict == Verdict::Denied && self.look_again(chip) {
+            verdict = self.take(chip, bytes, ticket);
+        }
+        if verdict == Verdict::Denied {
+            self.count_denied(chip);
+        }
+        if source == Source::Context {
+            ticket.context = self.current_context();
+        }
+        verdict
+    }
+
+    /// Reserves bytes of a chip.
+    pub(crate) fn take(&self, chip: Option<Chip>, bytes: u64, ticket: &mut Ticket) -> Verdict {
+        let mut denied = false;
         // Two claims on one chip in one container: the first that has room pays.
-        let mut denied_by = None;
         for (i, d) in self.parts(chip) {
             let Some(claim) = self.claim(i) else { continue };
             if claim.reserve(d, bytes, self.identity) {
                 let (Ok(claim), Ok(device)) = (u32::try_from(i), u32::try_from(d)) else { continue };
-                let context = if source == Source::Context { self.current_context() } else { 0 };
-                *ticket = Ticket { key: 0, bytes, incarnation: self.incarnation, context, claim, device };
+                *ticket = Ticket { bytes, incarnation: self.incarnation, claim, device, ..Ticket::default() };
                 return Verdict::Granted;
             }
-            denied_by = Some((claim, d));
+            denied = true;
         }
-        if let Some((claim, d)) = denied_by {
+        if denied { Verdict::Denied } else { self.elsewhere(chip) }
+    }
+
+    /// Whether a chip that a claim is about has less charged to it than a moment ago, because the driver gave back what
+    /// it kept for itself.
+    fn look_again(&self, chip: Option<Chip>) -> bool {
+        self.parts(chip).next().is_some() && self.follow_graphs()
+    }
+
+    /// Counts a refusal with the last claim that was asked.
+    pub(crate) fn count_denied(&self, chip: Option<Chip>) {
+        if let Some((i, d)) = self.parts(chip).last()
+            && let Some(claim) = self.claim(i)
+        {
             claim.count_denied(d);
-            return Verdict::Denied;
         }
-        self.elsewhere(chip)
+    }
+
+    /// The ledger's cell that a ticket is about, if this incarnation made it.
+    pub(crate) fn cell_of(&self, ticket: &Ticket) -> Option<&SlotCell> {
+        let ours = ticket.incarnation == self.incarnation;
+        let claim = ours.then(|| self.claim(ticket.claim as usize)).flatten()?;
+        claim.cell(ticket.device as usize)
     }
 
     /// Ends a granted reservation.
     pub(crate) fn settle(&self, ticket: &Ticket, kind: KeyKind, key: u64, ok: bool) {
-        if ticket.incarnation != self.incarnation {
-            return;
-        }
-        let Some(cell) = self.claim(ticket.claim as usize).and_then(|c| c.cell(ticket.device as usize))
-        else {
-            return;
-        };
+        let Some(cell) = self.cell_of(ticket) else { return };
         if !ok {
             ledger::abandon(cell, ticket.bytes);
             return;
@@ -324,6 +355,8 @@ impl Process {
                 reached(Mark::Forgotten);
                 Forgotten::Last
             }
+            // The driver gave it at a launch, as a part of what it keeps for graphs.
+            None if self.graphs.any() => Forgotten::Unknown,
             None => {
                 let chip = self.chip(vendor, CURRENT_DEVICE);
                 if let Some((i, d)) = self.parts(chip).next()
@@ -385,6 +418,7 @@ impl Process {
     /// Free and total bytes of `device`, `None` when no claim is about it.
     pub(crate) fn memory_info(&self, vendor: Vendor, device: i32) -> Option<(u64, u64)> {
         self.retry();
+        self.follow_graphs();
         let chip = self.chip(vendor, device);
         let mut numbers = None;
         for (i, d) in self.parts(chip) {

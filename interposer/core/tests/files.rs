@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 152] = [
+const EXPORTS: [&str; 165] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -72,6 +72,7 @@ const EXPORTS: [&str; 152] = [
     "cuCtxDestroy_v2",
     "cuDeviceGetDefaultMemPool",
     "cuDeviceGetMemPool",
+    "cuDeviceGraphMemTrim",
     "cuDevicePrimaryCtxRelease",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxReset",
@@ -82,8 +83,20 @@ const EXPORTS: [&str; 152] = [
     "cuGetProcAddress",
     "cuGetProcAddress_v2",
     "cuGetProcAddress_v2_ptsz",
+    "cuGraphAddMemAllocNode",
+    "cuGraphAddNode",
+    "cuGraphAddNode_v2",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiate",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphInstantiateWithParams",
+    "cuGraphInstantiateWithParams_ptsz",
+    "cuGraphInstantiate_v2",
     "cuGraphLaunch",
     "cuGraphLaunch_ptsz",
+    "cuGraphUpload",
+    "cuGraphUpload_ptsz",
     "cuLaunch",
     "cuLaunchCooperativeKernel",
     "cuLaunchCooperativeKernelMultiDevice",

@@ -317,13 +317,33 @@ fn memory_in_stream_order_is_charged_where_it_is() {
     }
 }
 
+#[test]
+fn memory_of_graphs_is_charged_where_it_is() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, 256 * MIB)]);
+    world.node.claim(2, vec![world.gpu(1, 192 * MIB)]);
+    let expected = "added 0 268435456\n\
+        ready 0 256 192\n\
+        launched 0 256 128\n\
+        freed 0 256 192\n\
+        drop 0 268435456\n\
+        added 0 268435456\n\
+        too much 2 256 192\n\
+        drop 0 268435456\n";
+    assert_eq!(world.both("graphs there").0, expected);
+    for claim in [1, 2] {
+        let usage = world.node.agent.usage(&uid(claim)).unwrap();
+        assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
+    }
+}
+
 /// A GPU that has as much as the quota of one that has more must look the same in every answer.
 #[test]
 fn a_quota_looks_like_a_smaller_gpu() {
     let small = Machine::nvidia_h100(1, 64);
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
-    for what in ["old", "arrays", "handles", "unmaps", "contexts"] {
+    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs"] {
         let (limited, _) = world.both(what);
         let (_, real) = small.both(what);
         assert!(real.lines().count() > 5, "{what}: {real}");

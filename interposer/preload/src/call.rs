@@ -145,6 +145,24 @@ pub(crate) fn free(vendor: Vendor, real: impl Fn() -> i32, key: *mut c_void, kin
     let_go(real, kind, forget, undo)
 }
 
+/// A free in the order of a stream. In a capture it is a node of a graph, and frees nothing now.
+pub(crate) fn free_in_order(
+    vendor: Vendor,
+    real: impl Fn() -> i32,
+    key: *mut c_void,
+    stream: *mut c_void,
+) -> i32 {
+    let captured = Inside::enter().is_some_and(|_inside| {
+        let _errno = Errno::save();
+        match core_library::get() {
+            // SAFETY: the back end's function.
+            Core::Loaded(core) => unsafe { (core.captured)(vendor as u32, stream) != 0 },
+            Core::NotNeeded | Core::Missing => false,
+        }
+    });
+    if captured { real() } else { free(vendor, real, key, KeyKind::Address) }
+}
+
 /// The end of mappings, which may hold the memory behind them as the last ones. They are forgotten before the vendor's
 /// function as addresses are, and are had again if that fails.
 pub(crate) fn unmap(_vendor: Vendor, real: impl Fn() -> i32, address: u64, size: u64) -> i32 {

@@ -11,6 +11,7 @@ mod contexts;
 mod core_library;
 mod dlsym;
 mod elf;
+mod graphs;
 mod hooks;
 mod libc;
 mod manage;

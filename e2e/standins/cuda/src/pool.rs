@@ -7,6 +7,7 @@ use std::ffi::{c_int, c_void};
 
 use standin_protocol::{Reply, Request};
 
+use crate::graph::Allocation;
 use crate::memory::{Block, Kind, PAGE, release};
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_DEVICE, INVALID_VALUE, OUT_OF_MEMORY, code, put};
@@ -141,10 +142,8 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
             None => default_pool(&mut process, at.device),
         },
     };
-    if !process.pools.pools.contains_key(&handle) {
-        return Err(INVALID_VALUE);
-    }
-    if let Some(address) = record_allocation(&mut process, &at, bytes) {
+    let device = process.pools.pools.get(&handle).ok_or(INVALID_VALUE)?.device;
+    if let Some(address) = record_allocation(&mut process, &at, device, bytes) {
         return address;
     }
     process.forbid_implicit(&at)?;
@@ -161,11 +160,11 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
 }
 
 /// In a capture nothing is taken yet: it becomes a node of the graph, which takes the memory when it is launched.
-fn record_allocation(process: &mut Process, at: &At, bytes: u64) -> Option<Answer<u64>> {
+fn record_allocation(process: &mut Process, at: &At, device: usize, bytes: u64) -> Option<Answer<u64>> {
     let address = process.memory.own_address(bytes);
     let graph = process.captures.record(at.key)?;
     Some(graph.map(|graph| {
-        graph.allocations.push((address, bytes));
+        graph.allocations.push(Allocation { address, bytes, device });
         address
     }))
 }
@@ -229,7 +228,8 @@ pub struct Location {
 pub struct PoolProperties {
     allocation_type: c_int,
     handle_types: c_int,
-    location: Location,
+    /// Where its memory is.
+    pub location: Location,
     security: *mut c_void,
     most: usize,
     usage: u16,

@@ -284,6 +284,129 @@ static void pools(void) {
     tell_both("freed", code, contexts);
 }
 
+/* A graph of one allocation, captured or added, that frees it again or leaves it to the program, made ready. */
+struct graph {
+    P made, ready;
+    U64 address;
+};
+
+struct node {
+    int kind, reserved[3];
+    struct pool pool;
+    P access;
+    size_t count, bytes;
+    U64 address, rest[17];
+};
+
+static struct graph graph_of(const char *how, size_t bytes, int device, int frees) {
+    struct graph graph = {NULL, NULL, 0};
+    P stream = NULL, node = NULL;
+    struct node wish = {10, {0}, {1, 0, 1, device, NULL, 0, {0}}, NULL, 0, bytes, 0, {0}};
+    int code = 0;
+    if (!strcmp(how, "captured")) {
+        CALL(cuStreamCreate, (P *, U32), &stream, 1);
+        code |= CALL(cuStreamBeginCapture_v2, (P, int), stream, 0);
+        code |= CALL(cuMemAllocAsync, (U64 *, size_t, P), &graph.address, bytes, stream);
+        if (frees) code |= CALL(cuMemFreeAsync, (U64, P), graph.address, stream);
+        code |= CALL(cuStreamEndCapture, (P, P *), stream, &graph.made);
+        CALL(cuStreamDestroy_v2, (P), stream);
+    } else {
+        code |= CALL(cuGraphCreate, (P *, U32), &graph.made, 0);
+        if (!strcmp(how, "added"))
+            code |= CALL(cuGraphAddMemAllocNode, (P *, P, P, size_t, P), &node, graph.made, NULL, 0, &wish.pool);
+        else if (!strcmp(how, "of any type"))
+            code |= CALL(cuGraphAddNode, (P *, P, P, size_t, P), &node, graph.made, NULL, 0, &wish);
+        else
+            code |= CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, graph.made, NULL, NULL, 0, &wish);
+        graph.address = wish.address;
+        if (frees)
+            code |= CALL(cuGraphAddMemFreeNode, (P *, P, P, size_t, U64), &node, graph.made, NULL, 0, graph.address);
+    }
+    code |= CALL(cuGraphInstantiateWithFlags, (P *, P, U64), &graph.ready, graph.made, 0);
+    tell(how, code);
+    return graph;
+}
+
+static void run(const char *what, struct graph graph) {
+    tell(what, CALL(cuGraphLaunch, (P, P), graph.ready, NULL));
+}
+
+static void drop(struct graph graph) {
+    int code = CALL(cuGraphExecDestroy, (P), graph.ready);
+    tell("drop", code | CALL(cuGraphDestroy, (P), graph.made));
+}
+
+/* Memory that graphs take when they are launched, and not before. */
+static void graphs(void) {
+    static const char *const ways[] = {"captured", "added", "of any type", "with edges"};
+    U64 plain = 0;
+    for (int i = 0; i < 4; i++) {
+        struct graph graph = graph_of(ways[i], 40 << 20, 0, 1);
+        run("launch", graph);
+        tell("beside it", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 30 << 20));
+        run("again", graph);
+        drop(graph);
+        graph = graph_of(ways[i], 40 << 20, 0, 0);
+        run("launch", graph);
+        run("not freed", graph);
+        tell("free", CALL(cuMemFreeAsync, (U64, P), graph.address, NULL));
+        run("launch", graph);
+        tell("free", CALL(cuMemFree_v2, (U64), graph.address));
+        drop(graph);
+        graph = graph_of(ways[i], 66 << 20, 0, 1);
+        run("too much", graph);
+        drop(graph);
+    }
+    struct graph one = graph_of("captured", 30 << 20, 0, 1), two = graph_of("added", 40 << 20, 0, 1);
+    run("the first", one);
+    run("the second has its place", two);
+    run("and it again", one);
+    tell("trim", CALL(cuDeviceGraphMemTrim, (int), 0));
+    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 40 << 20));
+    run("no place", one);
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
+    tell("upload", CALL(cuGraphUpload, (P, P), one.ready, NULL));
+    run("launch", one);
+    run("the second", two);
+    drop(two);
+    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 40 << 20));
+    tell("no place to upload", CALL(cuGraphUpload, (P, P), one.ready, NULL));
+    drop(one);
+
+    /* What is freed in a capture is not free. */
+    P stream = NULL, graph = NULL;
+    U64 more = 0;
+    CALL(cuStreamCreate, (P *, U32), &stream, 1);
+    tell("ordered", CALL(cuMemAllocAsync, (U64 *, size_t, P), &more, 16 << 20, stream));
+    CALL(cuStreamBeginCapture_v2, (P, int), stream, 2);
+    int code = CALL(cuMemFreeAsync, (U64, P), more, stream);
+    CALL(cuStreamEndCapture, (P, P *), stream, &graph);
+    tell("freed in a capture", code);
+    CALL(cuGraphDestroy, (P), graph);
+    code = CALL(cuMemFreeAsync, (U64, P), more, stream);
+    CALL(cuCtxSynchronize, (void), );
+    tell("freed", code);
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
+}
+
+/* Graphs of another device than the current one. */
+static void graphs_there(void) {
+    P contexts[2], before = NULL;
+    CALL(cuCtxGetCurrent, (P *), &before);
+    for (int i = 0; i < 2; i++) CALL(cuDevicePrimaryCtxRetain, (P *, int), &contexts[i], i);
+    struct graph graph = graph_of("added", 64 << 20, 1, 0);
+    tell_both("ready", 0, contexts);
+    int code = CALL(cuGraphLaunch, (P, P), graph.ready, NULL);
+    tell_both("launched", code, contexts);
+    code = CALL(cuMemFree_v2, (U64), graph.address);
+    tell_both("freed", code, contexts);
+    drop(graph);
+    graph = graph_of("added", 256 << 20, 1, 0);
+    code = CALL(cuGraphLaunch, (P, P), graph.ready, NULL);
+    tell_both("too much", code, contexts);
+    drop(graph);
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -346,7 +469,8 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"capture", capture}, {"endings", endings}, {"own", own},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools},
+        {"graphs", graphs}, {"graphs there", graphs_there}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!strcmp(all[i].name, arguments[1])) {

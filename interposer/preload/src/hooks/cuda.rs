@@ -12,8 +12,11 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, NO_DEVICE, Vendor};
 
-use crate::call::{Supply, Wish, alloc, attach, close, free, info, launch, map, retain, total, unmap};
+use crate::call::{
+    Supply, Wish, alloc, attach, close, free, free_in_order, info, launch, map, retain, total, unmap,
+};
 use crate::contexts::{destroy, primary, release, wipe};
+use crate::graphs::{child, end, node, ready, run, trim, upload};
 use crate::pools::pool;
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
@@ -198,6 +201,42 @@ fn first_stream(list: *const c_void, count: u32) -> Opaque {
     unsafe { list.cast::<u8>().add(40).cast::<Opaque>().read_unaligned() }
 }
 
+/// Bytes of a `CUDA_MEM_ALLOC_NODE_PARAMS`: after a `CUmemPoolProps`, an address and a number.
+fn size_of_node(parameters: *const c_void) -> u64 {
+    if parameters.is_null() {
+        return 0;
+    }
+    // SAFETY: the program's structure, larger than that, readable.
+    unsafe { parameters.cast::<u8>().add(104).cast::<u64>().read_unaligned() }
+}
+
+/// `CU_GRAPH_NODE_TYPE_GRAPH` and `CU_GRAPH_NODE_TYPE_MEM_ALLOC`.
+const CHILD_GRAPH: i32 = 4;
+const ALLOCATION: i32 = 10;
+/// `CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE`: only such a child may allocate.
+const MOVED: i32 = 1;
+
+/// A call that adds a node of any type, by a `CUgraphNodeParams`: its type, three words, and what is of the type.
+fn added(vendor: Vendor, real: impl Fn() -> i32, graph: Opaque, parameters: *const c_void) -> i32 {
+    if parameters.is_null() {
+        return real();
+    }
+    // SAFETY: the program's structure of 256 bytes, readable.
+    let (kind, rest) =
+        unsafe { (parameters.cast::<i32>().read_unaligned(), parameters.cast::<u8>().add(16)) };
+    match kind {
+        ALLOCATION => node(vendor, real, graph, home_of(rest.cast()), size_of_node(rest.cast())),
+        CHILD_GRAPH => {
+            // SAFETY: as above; {graph, ownership}.
+            let (moved, ownership) = unsafe {
+                (rest.cast::<Opaque>().read_unaligned(), rest.add(8).cast::<i32>().read_unaligned())
+            };
+            if ownership == MOVED { child(vendor, real, moved, graph) } else { real() }
+        }
+        _ => real(),
+    }
+}
+
 fn key(address: u64) -> Opaque {
     core::ptr::with_exposed_provenance_mut(address as usize)
 }
@@ -218,8 +257,8 @@ hooks! {
     alloc cuMipmappedArrayCreate(array: *mut Opaque, descriptor: *const c_void, levels: u32) => array, plane::<usize>(descriptor, true, levels);
     free cuMemFree(address: u32) => key(u64::from(address)), KeyKind::Address;
     free cuMemFree_v2(address: u64) => key(address), KeyKind::Address;
-    free cuMemFreeAsync(address: u64, stream: Opaque) => key(address), KeyKind::Address;
-    free cuMemFreeAsync_ptsz(address: u64, stream: Opaque) => key(address), KeyKind::Address;
+    free_in_order cuMemFreeAsync(address: u64, stream: Opaque) => key(address), stream;
+    free_in_order cuMemFreeAsync_ptsz(address: u64, stream: Opaque) => key(address), own(stream);
     free cuMemRelease(handle: u64) => key(handle), KeyKind::Handle;
     free cuArrayDestroy(array: Opaque) => array, KeyKind::Address;
     free cuMipmappedArrayDestroy(array: Opaque) => array, KeyKind::Address;
@@ -257,6 +296,19 @@ hooks! {
     launch cuLaunchCooperativeKernel(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => stream;
     launch cuLaunchCooperativeKernel_ptsz(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => own(stream);
     launch cuLaunchCooperativeKernelMultiDevice(list: *const c_void, count: u32, flags: u32) => first_stream(list, count);
-    launch cuGraphLaunch(graph: Opaque, stream: Opaque) => stream;
-    launch cuGraphLaunch_ptsz(graph: Opaque, stream: Opaque) => own(stream);
+    run cuGraphLaunch(exec: Opaque, stream: Opaque) => exec, stream;
+    run cuGraphLaunch_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
+    upload cuGraphUpload(exec: Opaque, stream: Opaque) => exec, stream;
+    upload cuGraphUpload_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
+    node cuGraphAddMemAllocNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, home_of(parameters), size_of_node(parameters);
+    added cuGraphAddNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    added cuGraphAddNode_v2(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    ready cuGraphInstantiate(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
+    ready cuGraphInstantiate_v2(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
+    ready cuGraphInstantiateWithFlags(exec: *mut Opaque, graph: Opaque, flags: u64) => graph, exec;
+    ready cuGraphInstantiateWithParams(exec: *mut Opaque, graph: Opaque, parameters: Opaque) => graph, exec;
+    ready cuGraphInstantiateWithParams_ptsz(exec: *mut Opaque, graph: Opaque, parameters: Opaque) => graph, exec;
+    end cuGraphExecDestroy(exec: Opaque) => exec;
+    end cuGraphDestroy(graph: Opaque) => graph;
+    trim cuDeviceGraphMemTrim(device: i32) => device;
 }
