@@ -296,7 +296,7 @@ pub struct CoreTable {
     /// Ends a free: `ok` not 0 gives the bytes back, 0 remembers the key again.
     pub forgotten: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, ok: u32),
     /// Free and total bytes of `device` ([`CURRENT_DEVICE`] or the caller's number) as the quota has them; `free` may
-    /// be null. Returns whether they were written.
+    /// be null, and else holds what the vendor says, which is the most that is told. Returns whether they were written.
     pub memory_info:
         unsafe extern "C" fn(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32,
     /// Returns when the calling thread may launch on `stream`, in bounded time.

@@ -323,8 +323,9 @@ unsafe extern "C" fn memory_info(vendor: u32, device: i32, free: *mut usize, tot
         } else {
             return 0;
         };
+        // No more than the device has left: others are on it too.
         if let Some(free) = free {
-            *free = left;
+            *free = left.min(*free);
         }
         1
     })

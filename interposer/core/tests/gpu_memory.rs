@@ -337,6 +337,17 @@ fn memory_of_graphs_is_charged_where_it_is() {
     }
 }
 
+#[test]
+fn no_more_is_free_than_the_gpu_has_left() {
+    let world = World::with_quota(3 * GIB);
+    let mut neighbour = world.machine.start_demo(&["hold", "--bytes", "2Gi"]).0;
+    let info = world.demo(&["info"]);
+    let free = lines(&info, "device ")[0]["free"].clone();
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+    assert_eq!(free, (2 * GIB).to_string(), "{info}");
+}
+
 /// A GPU that has as much as the quota of one that has more must look the same in every answer.
 #[test]
 fn a_quota_looks_like_a_smaller_gpu() {

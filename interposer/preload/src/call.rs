@@ -290,7 +290,7 @@ pub(crate) fn components(
         return code;
     }
     let _errno = Errno::save();
-    let (mut free, mut total) = (0, 0);
+    let (mut free, mut total) = (usize::MAX, 0);
     let limited = match core_library::get() {
         // SAFETY: our own places.
         Core::Loaded(core) => unsafe {
