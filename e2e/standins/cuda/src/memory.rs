@@ -79,7 +79,8 @@ impl Memory {
             unmap(*at, block);
         }
         let mut taken: Vec<u64> = gone.iter().filter_map(|(_, block)| block.taken).collect();
-        taken.extend(self.arrays.values().filter(|(of, _)| *of == context).map(|(_, array)| array.taken));
+        let arrays = self.arrays.values().filter(|(of, _)| *of == context);
+        taken.extend(arrays.filter_map(|(_, array)| array.taken));
         self.arrays.retain(|_, (of, _)| *of != context);
         taken
     }

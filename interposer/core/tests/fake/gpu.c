@@ -74,6 +74,17 @@ static void arrays(void) {
     deep.height = 0;
     tell("all levels", CALL(cuMipmappedArrayCreate, (P *, void *, U32), &array, &deep, 99));
     tell("destroy", CALL(cuMipmappedArrayDestroy, (P), array));
+    deep.width = deep.height = 512;
+    deep.depth = 6;
+    for (U32 flags = 1; flags <= 5; flags += 2) {
+        deep.flags = flags == 3 ? 4 : flags;
+        tell("layers", CALL(cuMipmappedArrayCreate, (P *, void *, U32), &array, &deep, 10));
+        tell("destroy", CALL(cuMipmappedArrayDestroy, (P), array));
+    }
+    deep.flags = 0x40;
+    tell("sparse", CALL(cuArray3DCreate_v2, (P *, void *), &array, &deep));
+    tell("destroy", CALL(cuArrayDestroy, (P), array));
+    deep.flags = 0;
     deep.channels = 3;
     tell("wrong", CALL(cuArray3DCreate_v2, (P *, void *), &array, &deep));
     tell("nothing", CALL(cuArray3DCreate_v2, (P *, void *), &array, NULL));

@@ -121,6 +121,8 @@ struct Extents {
     depth: u64,
     format: u32,
     channels: u32,
+    /// The depth counts layers, or faces of cubes: each level has all of them.
+    layered: bool,
 }
 
 impl Extents {
@@ -135,15 +137,20 @@ impl Extents {
             0x93..=0x96 | 0x99..=0x9e => (4, 16),
             _ => (1, 4 * u64::from(self.channels)),
         };
-        let longest = self.width.max(self.height).max(self.depth).max(1);
+        let depth = if self.layered { 1 } else { self.depth };
+        let longest = self.width.max(self.height).max(depth).max(1);
         (0..levels.clamp(1, 1 + longest.ilog2())).fold(0_u64, |sum, level| {
             let shrunk = |extent: u64| (extent >> level).max(1);
             let squares = |extent: u64| shrunk(extent).div_ceil(side);
             let flat = row(squares(self.width).saturating_mul(unit)).saturating_mul(squares(self.height));
-            sum.saturating_add(flat.saturating_mul(shrunk(self.depth)))
+            let planes = if self.layered { self.depth.max(1) } else { shrunk(self.depth) };
+            sum.saturating_add(flat.saturating_mul(planes))
         })
     }
 }
+
+/// `CUDA_ARRAY3D_LAYERED` and `CUDA_ARRAY3D_CUBEMAP`.
+const LAYERED: u32 = 0x05;
 
 /// `CUDA_ARRAY3D_SPARSE` and `CUDA_ARRAY3D_DEFERRED_MAPPING`: memory of `cuMemCreate` is mapped into it later.
 const WITHOUT_MEMORY: u32 = 0xc0;
@@ -163,9 +170,16 @@ fn plane<W: Copy + Into<Wide>>(descriptor: *const c_void, deep: bool, levels: u3
         // SAFETY: as above; two words follow the extents, three in a deep one.
         unsafe { descriptor.cast::<W>().add(extents).cast::<u32>().add(index).read_unaligned() }
     };
-    let depth = if deep { extent(2) } else { 0 };
-    let all = Extents { width: extent(0), height: extent(1), depth, format: word(0), channels: word(1) };
-    Wish { exempt: deep && word(2) & WITHOUT_MEMORY != 0, ..memory(all.bytes(levels)) }
+    let (depth, flags) = if deep { (extent(2), word(2)) } else { (0, 0) };
+    let all = Extents {
+        width: extent(0),
+        height: extent(1),
+        depth,
+        format: word(0),
+        channels: word(1),
+        layered: flags & LAYERED != 0,
+    };
+    Wish { exempt: flags & WITHOUT_MEMORY != 0, ..memory(all.bytes(levels)) }
 }
 
 /// A number of either width.
