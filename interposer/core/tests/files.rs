@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 165] = [
+const EXPORTS: [&str; 167] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -127,6 +127,8 @@ const EXPORTS: [&str; 165] = [
     "cuMemGetMemPool",
     "cuMemImportFromShareableHandle",
     "cuMemMap",
+    "cuMemMapArrayAsync",
+    "cuMemMapArrayAsync_ptsz",
     "cuMemPoolCreate",
     "cuMemRelease",
     "cuMemRetainAllocationHandle",

@@ -5,6 +5,7 @@
 //! the runtime and pay only for the mapping. The back end is loaded on the first call that concerns it.
 #![no_std]
 
+mod arrays;
 mod asm;
 mod call;
 mod contexts;

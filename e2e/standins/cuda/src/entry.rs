@@ -169,6 +169,7 @@ entries! {
     cuMemHostUnregister: 4000 cuMemHostUnregister;
     cuMemImportFromShareableHandle: 10020 cuMemImportFromShareableHandle;
     cuMemMap: 10020 cuMemMap;
+    cuMemMapArrayAsync: 11010 cuMemMapArrayAsync | 11010 cuMemMapArrayAsync_ptsz;
     cuMemPoolCreate: 11020 cuMemPoolCreate;
     cuMemPoolDestroy: 11020 cuMemPoolDestroy;
     cuMemPoolGetAttribute: 11020 cuMemPoolGetAttribute;

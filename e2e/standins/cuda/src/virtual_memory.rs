@@ -16,6 +16,10 @@ use crate::process::{Process, process};
 use crate::status::{
     Answer, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, UNKNOWN, code, put,
 };
+use crate::stream::resolve;
+
+/// `CU_MEM_CREATE_USAGE_TILE_POOL`.
+const TILE_POOL: u16 = 1;
 
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const DESCRIPTOR: c_int = 1;
@@ -28,6 +32,8 @@ struct Physical {
     address: u64,
     imported: bool,
     handle_types: c_int,
+    /// Whether it is for sparse arrays.
+    tiles: bool,
     /// Handles and mappings that hold it.
     holders: u32,
     /// Whether the handle can still be used.
@@ -41,6 +47,8 @@ pub struct Virtual {
     memory: BTreeMap<u64, Physical>,
     /// Start -> (bytes, handle).
     mapped: BTreeMap<u64, (u64, u64)>,
+    /// Sparse array -> handles.
+    sparse: BTreeMap<usize, Vec<u64>>,
     next: u64,
 }
 
@@ -100,6 +108,7 @@ fn create(bytes: usize, properties: &Properties) -> Answer<u64> {
         address,
         imported: false,
         handle_types: properties.handle_types,
+        tiles: properties.usage & TILE_POOL != 0,
         holders: 1,
         handles: 1,
     };
@@ -265,6 +274,82 @@ pub extern "C" fn cuMemUnmap(address: u64, bytes: usize) -> c_int {
     }))
 }
 
+/// `CUarrayMapInfo`: parts of arrays are not kept apart.
+#[repr(C)]
+pub struct MapInfo {
+    resource_kind: c_int,
+    array: *mut c_void,
+    part_kind: c_int,
+    part: [u64; 4],
+    operation: c_int,
+    handle_kind: c_int,
+    handle: u64,
+    offset: u64,
+    devices: c_uint,
+    flags: c_uint,
+    reserved: [c_uint; 2],
+}
+
+/// Ends what is mapped into a sparse array.
+pub fn clear(process: &mut Process, array: usize) -> Answer<()> {
+    let gone = process.space.sparse.remove(&array).unwrap_or_default();
+    gone.into_iter().try_for_each(|handle| drop_holder(process, handle))
+}
+
+fn map_array(process: &mut Process, info: &MapInfo) -> Answer<()> {
+    let array = info.array as usize;
+    if process.memory.arrays.get(&array).is_none_or(|(_, array)| array.taken.is_some()) {
+        return Err(INVALID_VALUE);
+    }
+    match info.operation {
+        1 => {
+            let memory = process.space.memory.get_mut(&info.handle).ok_or(INVALID_VALUE)?;
+            if !memory.tiles || info.devices != 1 << memory.device {
+                return Err(INVALID_VALUE);
+            }
+            memory.holders += 1;
+            process.space.sparse.entry(array).or_default().push(info.handle);
+            Ok(())
+        }
+        2 if info.handle == 0 => clear(process, array),
+        _ => Err(INVALID_VALUE),
+    }
+}
+
+/// # Safety
+/// `list` is null or the caller's list of so many.
+unsafe fn map_arrays(
+    list: *const MapInfo,
+    count: c_uint,
+    stream: *mut c_void,
+    per_thread: bool,
+) -> Answer<()> {
+    let mut process = process()?;
+    resolve(&process, stream as usize, per_thread)?;
+    if list.is_null() {
+        return Err(INVALID_VALUE);
+    }
+    // SAFETY: by contract.
+    let list = unsafe { std::slice::from_raw_parts(list, count as usize) };
+    list.iter().try_for_each(|info| map_array(&mut process, info))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync(list: *mut MapInfo, count: c_uint, stream: *mut c_void) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { map_arrays(list, count, stream, false) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync_ptsz(
+    list: *mut MapInfo,
+    count: c_uint,
+    stream: *mut c_void,
+) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { map_arrays(list, count, stream, true) })
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemSetAccess(
     address: u64,
@@ -357,8 +442,16 @@ fn import(descriptor: c_int) -> Answer<u64> {
         return Err(INVALID_VALUE);
     };
     let handle = process.handle() as u64;
-    let memory =
-        Physical { device, bytes, address, imported: true, handle_types: DESCRIPTOR, holders: 1, handles: 1 };
+    let memory = Physical {
+        device,
+        bytes,
+        address,
+        imported: true,
+        handle_types: DESCRIPTOR,
+        tiles: false,
+        holders: 1,
+        handles: 1,
+    };
     process.space.memory.insert(handle, memory);
     Ok(handle)
 }

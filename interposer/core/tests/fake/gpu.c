@@ -418,6 +418,29 @@ static void graphs_there(void) {
     drop(graph);
 }
 
+/* Memory that is mapped into a sparse array. */
+static void sparse(void) {
+    struct { size_t width, height, depth; U32 format, channels, flags; } deep = {512, 512, 1, 1, 1, 0x40};
+    struct properties properties = {1, 0, 1, 0, NULL, 1 << 16};
+    struct {
+        U32 kind;
+        P array;
+        U32 part_kind, part[9], operation, handle_kind;
+        U64 handle, offset;
+        U32 devices, flags, reserved[2];
+    } info = {0, NULL, 0, {0}, 1, 0, 0, 0, 1, 0, {0}};
+    P array = NULL;
+    U64 handle = 0;
+    tell("array", CALL(cuArray3DCreate_v2, (P *, void *), &array, &deep));
+    tell("create", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, 16 << 20, &properties, 0));
+    info.array = array;
+    info.handle = handle;
+    tell("map", CALL(cuMemMapArrayAsync, (P, U32, P), &info, 1, NULL));
+    tell("map again", CALL(cuMemMapArrayAsync_ptsz, (P, U32, P), &info, 1, NULL));
+    release("mapped still", handle);
+    release("not there", handle + 1);
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -480,7 +503,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"sparse", sparse},
         {"graphs", graphs}, {"graphs there", graphs_there}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

@@ -12,6 +12,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, NO_DEVICE, Vendor};
 
+use crate::arrays::map_arrays;
 use crate::call::{
     Supply, Wish, alloc, attach, close, free, free_in_order, info, launch, map, retain, total, unmap,
 };
@@ -285,6 +286,8 @@ hooks! {
     pool cuDeviceGetMemPool(out: *mut Opaque, device: i32) => out, device;
     pool cuMemGetDefaultMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
     pool cuMemGetMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
+    map_arrays cuMemMapArrayAsync(list: *const c_void, count: u32, stream: Opaque) => list, count;
+    map_arrays cuMemMapArrayAsync_ptsz(list: *const c_void, count: u32, stream: Opaque) => list, count;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
     total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
     primary cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => context, device;
