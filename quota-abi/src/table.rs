@@ -336,6 +336,10 @@ pub struct CoreTable {
     /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
     /// which asks, or [`NO_DEVICE`].
     pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
+    /// A handle of physical memory was given out as the descriptor `fd`.
+    pub exported: unsafe extern "C" fn(handle: u64, fd: i32),
+    /// The program got a handle for memory that was given out, as the descriptor `fd` or, negative, in another way.
+    pub imported: unsafe extern "C" fn(handle: u64, fd: i32),
     /// Whether what is put into `stream` now is only recorded, into a graph.
     pub captured: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> u32,
     /// A graph got a node that allocates `bytes` on `device`.

@@ -40,6 +40,8 @@ static TABLE: CoreTable = CoreTable {
     end,
     ended,
     pool,
+    exported,
+    imported,
     captured,
     graph_node,
     graph_moved,
@@ -223,6 +225,22 @@ unsafe extern "C" fn pool(pool: *mut c_void, device: i32) {
     guarded((), || {
         if let Some(process) = process() {
             process.note_pool(pool, device);
+        }
+    });
+}
+
+unsafe extern "C" fn exported(handle: u64, fd: i32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.exported(handle, fd);
+        }
+    });
+}
+
+unsafe extern "C" fn imported(handle: u64, fd: i32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.imported(handle, fd);
         }
     });
 }

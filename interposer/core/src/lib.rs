@@ -11,6 +11,7 @@ mod contexts;
 mod driver;
 mod entry;
 mod events;
+mod exports;
 #[cfg(feature = "fault")]
 mod fault;
 mod graphs;

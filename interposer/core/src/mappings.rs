@@ -34,11 +34,11 @@ impl Mappings {
 impl Process {
     /// A handle of physical memory has one holder more; whether it is known. One that is not is another process's.
     pub(crate) fn hold(&self, handle: u64) -> bool {
-        self.pointers.hold(tagged(KeyKind::Handle, handle))
+        self.pointers.hold(tagged(KeyKind::Handle, self.exports.original(handle)))
     }
 
     /// One holder less.
-    fn let_go(&self, handle: u64) {
+    pub(crate) fn let_go(&self, handle: u64) {
         if handle != 0
             && let Some(Some(block)) = self.pointers.let_go(tagged(KeyKind::Handle, handle))
         {
@@ -48,6 +48,7 @@ impl Process {
 
     /// Memory of a handle is mapped, and stays when the handle is released.
     pub(crate) fn mapped(&self, address: u64, size: u64, handle: u64) {
+        let handle = self.exports.original(handle);
         let handle = if self.hold(handle) { handle } else { 0 };
         // The same addresses again: the end of what was there before went by us.
         if let Ok(Some(stale)) = self.mappings.here.insert(address, Mapping { handle, size }) {

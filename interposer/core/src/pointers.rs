@@ -96,6 +96,23 @@ impl<V: Plain> Pointers<V> {
         self.with(key, |table| table.find(key).copied()).flatten()
     }
 
+    /// Forgets all that `goes`, and tells each.
+    pub(crate) fn take_where(&self, goes: impl Fn(u64, &V) -> bool, mut tell: impl FnMut(V)) {
+        for shard in &self.shards {
+            let _ = shard.with(|table| {
+                let mut index = 0;
+                while let Some(place) = table.place(index).map(|place| *place) {
+                    if place.key != 0 && goes(place.key, &place.value) {
+                        table.remove(place.key).into_iter().for_each(&mut tell);
+                        // Another may have moved here; never one from places that were passed.
+                    } else {
+                        index += 1;
+                    }
+                }
+            });
+        }
+    }
+
     fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table<V>) -> T) -> Option<T> {
         // The top bits choose the shard, those below them the place in it.
         self.shards.get((hash(key) >> 58) as usize % SHARDS)?.with(act)
@@ -171,20 +188,8 @@ impl Pointers<Block> {
     }
 
     /// Forgets what goes with a context, and tells each.
-    pub(crate) fn sweep(&self, context: u64, mut tell: impl FnMut(Block)) {
-        for shard in &self.shards {
-            let _ = shard.with(|table| {
-                let mut index = 0;
-                while let Some(place) = table.place(index).map(|place| *place) {
-                    if place.key != 0 && place.value.context == context {
-                        table.remove(place.key).into_iter().for_each(&mut tell);
-                        // Another may have moved here; never one from places that were passed.
-                    } else {
-                        index += 1;
-                    }
-                }
-            });
-        }
+    pub(crate) fn sweep(&self, context: u64, tell: impl FnMut(Block)) {
+        self.take_where(|_, block| block.context == context, tell);
     }
 }
 

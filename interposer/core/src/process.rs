@@ -19,6 +19,7 @@ use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
 use crate::contexts::Contexts;
 use crate::driver::Driver;
+use crate::exports::Exports;
 use crate::graphs::Graphs;
 use crate::mappings::Mappings;
 use crate::once::Once;
@@ -47,6 +48,7 @@ pub(crate) struct Process {
     chips: Chips,
     pub(crate) pointers: Pointers<Block>,
     pub(crate) mappings: Mappings,
+    pub(crate) exports: Exports,
     pub(crate) contexts: Contexts,
     pub(crate) pools: Pointers<Pool>,
     pub(crate) graphs: Graphs,
@@ -87,6 +89,7 @@ impl Process {
             chips: Chips::new(),
             pointers: Pointers::new(),
             mappings: Mappings::new(),
+            exports: Exports::new(),
             contexts: Contexts::new(),
             pools: Pointers::new(),
             graphs: Graphs::new(),
@@ -305,7 +308,7 @@ impl Process {
     /// Whether a chip that a claim is about has less charged to it than a moment ago, because the driver gave back what
     /// it kept for itself.
     fn look_again(&self, chip: Option<Chip>) -> bool {
-        self.parts(chip).next().is_some() && self.follow_graphs()
+        self.parts(chip).next().is_some() && (self.follow_graphs() | self.close_exports())
     }
 
     /// Counts a refusal with the last claim that was asked.
@@ -333,6 +336,9 @@ impl Process {
         }
         reached(Mark::Allocated);
         ledger::commit(cell, ticket.bytes);
+        if kind == KeyKind::Handle {
+            self.exports.made(key);
+        }
         let block = block_of(ticket);
         match self.pointers.insert(tagged(kind, key), block) {
             // The same address again without a free that we saw: the vendor gave it back another way.
@@ -348,6 +354,7 @@ impl Process {
 
     /// Forgets a key, or one of its holders, before it is freed.
     pub(crate) fn forget(&self, kind: KeyKind, key: u64, vendor: Vendor, ticket: &mut Ticket) -> Forgotten {
+        let key = if kind == KeyKind::Handle { self.last_of(key) } else { key };
         match self.pointers.let_go(tagged(kind, key)) {
             Some(None) => Forgotten::Held,
             Some(Some(block)) => {
@@ -418,8 +425,8 @@ impl Process {
     /// Free and total bytes of `device`, `None` when no claim is about it.
     pub(crate) fn memory_info(&self, vendor: Vendor, device: i32) -> Option<(u64, u64)> {
         self.retry();
-        self.follow_graphs();
         let chip = self.chip(vendor, device);
+        self.look_again(chip);
         let mut numbers = None;
         for (i, d) in self.parts(chip) {
             let Some((quota, used)) = self.claim(i).and_then(|c| c.numbers(d, self.identity)) else {

@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 167] = [
+const EXPORTS: [&str; 168] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -117,6 +117,7 @@ const EXPORTS: [&str; 167] = [
     "cuMemAllocPitch_v2",
     "cuMemAlloc_v2",
     "cuMemCreate",
+    "cuMemExportToShareableHandle",
     "cuMemFree",
     "cuMemFreeAsync",
     "cuMemFreeAsync_ptsz",

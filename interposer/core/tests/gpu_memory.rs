@@ -355,7 +355,7 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
     // The last one ends with memory that is still mapped.
-    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "sparse"] {
+    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "exports", "sparse"] {
         let (limited, _) = world.both(what);
         let (_, real) = small.both(what);
         assert!(real.lines().count() > 5, "{what}: {real}");

@@ -12,6 +12,7 @@ mod contexts;
 mod core_library;
 mod dlsym;
 mod elf;
+mod exports;
 mod graphs;
 mod hooks;
 mod libc;

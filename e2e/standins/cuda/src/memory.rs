@@ -113,6 +113,7 @@ fn unmap(at: u64, block: &Block) {
 
 /// Takes memory of a device for itself.
 pub fn take(process: &mut Process, device: usize, bytes: u64) -> Answer<u64> {
+    crate::virtual_memory::close_exports(process)?;
     let phys_id = process.number(device)?;
     match process.ask(&Request::Allocate { phys_id, bytes })? {
         Reply::Address { address, .. } => Ok(address),
@@ -257,6 +258,7 @@ pub extern "C" fn cuMemFree(address: u32) -> c_int {
 fn info() -> Answer<(u64, u64)> {
     let mut process = process()?;
     let (_, phys_id) = process.current_device()?;
+    crate::virtual_memory::close_exports(&mut process)?;
     match process.ask(&Request::MemoryInfo { phys_id })? {
         Reply::Memory { free, total } => Ok((free, total)),
         _ => Err(UNKNOWN),

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
 
 use standin_protocol::{Reply, Request};
 
@@ -31,6 +32,8 @@ struct Physical {
     /// The driver's name of it.
     address: u64,
     imported: bool,
+    /// The handle of this process that it was imported from, if it is this process's own.
+    of: Option<u64>,
     handle_types: c_int,
     /// Whether it is for sparse arrays.
     tiles: bool,
@@ -47,6 +50,9 @@ pub struct Virtual {
     memory: BTreeMap<u64, Physical>,
     /// Start -> (bytes, handle).
     mapped: BTreeMap<u64, (u64, u64)>,
+    /// Descriptors that memory was exported as, with the inodes behind them and the handles. They hold the memory, in
+    /// this process only.
+    exported: Vec<(c_int, u64, u64)>,
     /// Sparse array -> handles.
     sparse: BTreeMap<usize, Vec<u64>>,
     next: u64,
@@ -107,6 +113,7 @@ fn create(bytes: usize, properties: &Properties) -> Answer<u64> {
         bytes,
         address,
         imported: false,
+        of: None,
         handle_types: properties.handle_types,
         tiles: properties.usage & TILE_POOL != 0,
         holders: 1,
@@ -125,7 +132,7 @@ fn drop_holder(process: &mut Process, handle: u64) -> Answer<()> {
     }
     let Some(gone) = process.space.memory.remove(&handle) else { return Err(INVALID_VALUE) };
     if gone.imported {
-        return Ok(());
+        return gone.of.map_or(Ok(()), |of| drop_holder(process, of));
     }
     process.ask(&Request::Free { address: gone.address }).map(|_| ())
 }
@@ -389,6 +396,20 @@ pub unsafe extern "C" fn cuMemRetainAllocationHandle(to: *mut u64, address: *mut
     code(retained.and_then(|handle| unsafe { put(to, handle) }))
 }
 
+/// What is behind a descriptor.
+fn inode(descriptor: c_int) -> Option<u64> {
+    std::fs::metadata(format!("/proc/self/fd/{descriptor}")).ok().map(|found| found.ino())
+}
+
+/// Lets go what descriptors held that the program has closed.
+pub fn close_exports(process: &mut Process) -> Answer<()> {
+    let all = std::mem::take(&mut process.space.exported);
+    let (open, closed) = all.into_iter().partition(|(fd, known, _)| inode(*fd) == Some(*known));
+    process.space.exported = open;
+    let closed: Vec<(c_int, u64, u64)> = closed;
+    closed.into_iter().try_for_each(|(_, _, handle)| drop_holder(process, handle))
+}
+
 fn export(handle: u64) -> Answer<c_int> {
     let mut process = process()?;
     let memory = *process.space.memory.get(&handle).ok_or(INVALID_VALUE)?;
@@ -407,6 +428,12 @@ fn export(handle: u64) -> Answer<c_int> {
     let mut file = unsafe { File::from_raw_fd(descriptor) };
     let gpu = process.number(memory.device)?;
     file.write_all(format!("{key} {gpu}").as_bytes()).map_err(|_| OPERATING_SYSTEM)?;
+    let inode = inode(descriptor).ok_or(OPERATING_SYSTEM)?;
+    close_exports(&mut process)?;
+    process.space.exported.push((descriptor, inode, handle));
+    if let Some(memory) = process.space.memory.get_mut(&handle) {
+        memory.holders += 1;
+    }
     Ok(file.into_raw_fd())
 }
 
@@ -441,12 +468,19 @@ fn import(descriptor: c_int) -> Answer<u64> {
     let Reply::Address { address, bytes } = process.ask(&Request::Import { key })? else {
         return Err(INVALID_VALUE);
     };
+    let mut all = process.space.memory.iter_mut();
+    let own =
+        all.find(|(_, memory)| memory.address == address && !memory.imported).map(|(handle, memory)| {
+            memory.holders += 1;
+            *handle
+        });
     let handle = process.handle() as u64;
     let memory = Physical {
         device,
         bytes,
         address,
         imported: true,
+        of: own,
         handle_types: DESCRIPTOR,
         tiles: false,
         holders: 1,

@@ -1,11 +1,15 @@
 /* A program that uses the CUDA driver in ways that the demo program does not. Its first argument says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -112,6 +116,7 @@ static void handles(void) {
     tell("export", CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, again, 1, 0));
     tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &imported, (P)(intptr_t)descriptor, 1));
     tell("release", CALL(cuMemRelease, (U64), again));
+    close(descriptor);
     tell("release imported", CALL(cuMemRelease, (U64), imported));
     tell("release again", CALL(cuMemRelease, (U64), again));
     tell("odd", CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, size + 1, &properties, 0));
@@ -141,6 +146,34 @@ static void unmap(const char *what, U64 address, size_t size) {
 
 static void release(const char *what, U64 handle) { tell(what, CALL(cuMemRelease, (U64), handle)); }
 
+/* Another process, that has memory and gives it out until it is told to end. */
+static void owner(void) {
+    sigset_t end;
+    int descriptor = -1, caught = 0;
+    U64 handle = 0;
+    struct properties properties = {1, 1, 1, 0, NULL, 0};
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    sigprocmask(SIG_BLOCK, &end, NULL);
+    CALL(cuMemCreate, (U64 *, size_t, void *, U64), &handle, 16 << 20, &properties, 0);
+    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    printf("/proc/%d/fd/%d\n", getpid(), descriptor);
+    fflush(stdout);
+    sigwait(&end, &caught);
+    close(descriptor);
+    CALL(cuMemRelease, (U64), handle);
+}
+
+/* A descriptor of that process's memory. */
+static int theirs(int *pid) {
+    char command[4096], path[64] = "";
+    snprintf(command, sizeof command, "exec %s owner", program_invocation_name);
+    FILE *out = popen(command, "r");
+    if (out == NULL || fgets(path, sizeof path, out) == NULL || sscanf(path, "/proc/%d", pid) != 1) exit(1);
+    path[strcspn(path, "\n")] = 0;
+    return open(path, O_RDWR);
+}
+
 /* Unmappings that the driver refuses, and such of several mappings at once. */
 static void unmaps(void) {
     size_t size = 16 << 20;
@@ -153,12 +186,11 @@ static void unmaps(void) {
     unmap("a part again", address, size / 2);
     unmap("all", address, size);
 
-    int descriptor = -1;
-    handle = physical(size);
-    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    int owner = 0, descriptor = theirs(&owner);
     tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &other, (P)(intptr_t)descriptor, 1));
     close(descriptor);
     map("imported", address, size, other);
+    release("its handle", other);
     other = physical(size);
     map("beside it", address + size, size, other);
     release("its handle", other);
@@ -168,9 +200,13 @@ static void unmaps(void) {
     unmap("all but the third", address, 2 * size);
     unmap("the third and more", address + 2 * size, 2 * size);
     unmap("the third", address + 2 * size, size);
-    map("the first again", address, size, handle);
+    handle = physical(size);
+    map("the first's place", address, size, handle);
     release("its handle", handle);
-    unmap("the first", address, size);
+    unmap("it", address, size);
+    kill(owner, SIGTERM);
+    waitpid(owner, NULL, 0);
+    tell("all", 0);
 }
 
 /* One of each kind of memory that a context has. */
@@ -441,6 +477,37 @@ static void sparse(void) {
     release("not there", handle + 1);
 }
 
+/* Memory that is given out, let go, and got again. */
+static void exports(void) {
+    size_t size = 16 << 20;
+    U64 handle = physical(size), imported = 0, address = addresses(size);
+    int descriptor = -1, other = -1;
+    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    release("given out", handle);
+    for (int round = 0; round < 2; round++) {
+        tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &imported, (P)(intptr_t)descriptor, 1));
+        map("map", address, size, imported);
+        CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &other, imported, 1, 0);
+        release("mapped still", imported);
+        release("not twice", imported);
+        unmap("given out still", address, size);
+        close(other);
+        tell("closed the other", 0);
+    }
+    close(descriptor);
+    tell("closed", 0);
+    handle = physical(size);
+    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    tell("import", CALL(cuMemImportFromShareableHandle, (U64 *, P, int), &imported, (P)(intptr_t)descriptor, 1));
+    close(descriptor);
+    release("imported still", handle);
+    release("no more", imported);
+    handle = physical(size);
+    CALL(cuMemExportToShareableHandle, (P, U64, int, U64), &descriptor, handle, 1, 0);
+    close(descriptor);
+    release("closed before", handle);
+}
+
 /* A capture in the strictest mode beside work that our helper thread looks after. */
 static void capture(void) {
     P busy = NULL, other = NULL, graph = NULL;
@@ -503,7 +570,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"sparse", sparse},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"owner", owner}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"sparse", sparse}, {"exports", exports},
         {"graphs", graphs}, {"graphs there", graphs_there}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

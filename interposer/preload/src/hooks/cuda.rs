@@ -17,6 +17,7 @@ use crate::call::{
     Supply, Wish, alloc, attach, close, free, free_in_order, info, launch, map, retain, total, unmap,
 };
 use crate::contexts::{destroy, primary, release, wipe};
+use crate::exports::{export, import};
 use crate::graphs::{child, end, node, ready, run, trim, upload};
 use crate::pools::pool;
 
@@ -278,7 +279,8 @@ hooks! {
     free cuArrayDestroy(array: Opaque) => array, KeyKind::Address;
     free cuMipmappedArrayDestroy(array: Opaque) => array, KeyKind::Address;
     retain cuMemRetainAllocationHandle(handle: *mut u64, address: Opaque) => handle;
-    retain cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle;
+    import cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle, exported, kind;
+    export cuMemExportToShareableHandle(out: Opaque, handle: u64, kind: i32, flags: u64) => out, handle, kind;
     map cuMemMap(address: u64, size: usize, offset: usize, handle: u64, flags: u64) => address, size as u64, handle;
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
     pool cuMemPoolCreate(out: *mut Opaque, properties: *const c_void) => out, home_of(properties);
