@@ -1,6 +1,7 @@
 //! The back end of the interposer, `libvnpu_core.so`: keeps a process to the quotas of its claims. The
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
+mod allocations;
 mod broken;
 mod chip_region;
 mod chips;

@@ -3,8 +3,9 @@
 
 use vnpu_quota_abi::table::KeyKind;
 
+use crate::allocations::tagged;
 use crate::pointers::{Plain, Pointers};
-use crate::process::{Process, tagged};
+use crate::process::Process;
 
 /// Addresses that memory of a handle is mapped to, known by the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
