@@ -13,6 +13,7 @@ use crate::lease::{self, Held, nanoseconds, tick, ticks_until};
 use crate::line::{Line, Mode, Terms, clock, may_run};
 use crate::mark::{Mark as Step, reached};
 use crate::sync::{AtomicU64, Ordering};
+pub use crate::table::LoadKind as Load;
 pub use crate::tuning::Tuning;
 
 /// What to do next.
@@ -41,15 +42,6 @@ enum Tended {
     },
     /// It is not ours.
     Free,
-}
-
-/// What a thread wants to launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Load {
-    /// A kernel, of which there are many alike.
-    Kernel,
-    /// A graph, or a whole model: its length says nothing about kernels. It goes alone between two marks.
-    Graph,
 }
 
 /// A mark on its way through the stream.

@@ -146,6 +146,11 @@ pub fn abandon(cell: &SlotCell, bytes: u64) {
     subtract(&cell.reserved, bytes);
 }
 
+/// Memory that the vendor took without having been asked for it: it counts, whatever the quota says.
+pub fn charge(cell: &SlotCell, bytes: u64) {
+    cell.committed.fetch_add(bytes, Ordering::SeqCst);
+}
+
 /// The allocation was freed.
 pub fn release(cell: &SlotCell, bytes: u64) {
     subtract(&cell.committed, bytes);

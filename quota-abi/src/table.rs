@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 4;
+pub const TABLE_VERSION: u32 = 5;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -62,22 +62,50 @@ impl Vendor {
     }
 }
 
+/// Where memory comes from, and so with what it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Source {
+    /// The device: it stays until it is freed.
+    Device = 0,
+    /// The device: it also goes with the context that the calling thread has current.
+    Context = 1,
+    /// The pool of a stream's device, in the stream's order.
+    Stream = 2,
+    /// A pool, in the order of a stream.
+    Pool = 3,
+}
+
+impl Source {
+    /// From the number that crossed the table; an unknown one is the device.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Context,
+            2 => Self::Stream,
+            3 => Self::Pool,
+            _ => Self::Device,
+        }
+    }
+}
+
 /// A request for memory.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Request {
     /// Bytes that were asked for.
     pub size: u64,
-    /// The stream in whose order memory is given; only looked at with [`Request::ordered`].
+    /// The stream in whose order memory is given; only looked at with a [`Source`] that has one.
     pub stream: u64,
+    /// The pool; only looked at with [`Source::Pool`].
+    pub pool: u64,
     /// [`Vendor`].
     pub vendor: u32,
     /// How the vendor's allocator rounds: of Ascend an `aclrtMemMallocPolicy`, of CUDA 0.
     pub policy: u32,
     /// The caller's number of the device, or [`CURRENT_DEVICE`].
     pub device: i32,
-    /// Not 0: on a stream in capture nothing is given now.
-    pub ordered: u32,
+    /// [`Source`].
+    pub source: u32,
 }
 
 /// What became of a request for memory.
@@ -113,10 +141,56 @@ pub struct Ticket {
     pub bytes: u64,
     /// Which incarnation of the process made it; another one (after a fork) settles nothing.
     pub incarnation: u64,
+    /// The context that it goes with; 0 for none.
+    pub context: u64,
     /// Index of the claim in this process.
     pub claim: u32,
     /// Index of the chip in the claim.
     pub device: u32,
+}
+
+/// Devices that a launch of a graph can reserve memory of; what it takes of further ones is charged after it.
+pub const GRAPH_DEVICES: usize = 8;
+
+/// What a launch of a graph reserved, by devices; the front end keeps it on the stack.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GraphTickets {
+    /// One for each device; unused ones have no bytes. The key is the device.
+    pub each: [Ticket; GRAPH_DEVICES],
+}
+
+/// A context that may be about to end; the front end keeps it on the stack.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ending {
+    /// The context.
+    pub context: u64,
+    /// What its memory is known by meanwhile; 0 where it has none.
+    pub mark: u64,
+}
+
+/// What became of a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fate {
+    /// It is there still.
+    Stays = 0,
+    /// It ended.
+    Gone = 1,
+    /// Others may have retained it: the vendor knows.
+    Unknown = 2,
+}
+
+impl Fate {
+    /// From the number that crossed the table; an unknown one ends nothing.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Gone,
+            2 => Self::Unknown,
+            _ => Self::Stays,
+        }
+    }
 }
 
 /// What a key is: numbers of different kinds may be equal.
@@ -127,8 +201,6 @@ pub enum KeyKind {
     Address = 0,
     /// A handle of physical memory.
     Handle = 1,
-    /// The start of addresses that a handle's memory is mapped to.
-    Mapping = 2,
 }
 
 /// Which chip a question is about: one of the two names is enough.
@@ -200,6 +272,9 @@ impl Ownership {
 /// The device that the calling thread has current.
 pub const CURRENT_DEVICE: i32 = -1;
 
+/// No device: what is there is the host's memory.
+pub const NO_DEVICE: i32 = -2;
+
 /// What the front end asks of the back end.
 #[derive(Debug)]
 #[repr(C)]
@@ -221,17 +296,16 @@ pub struct CoreTable {
     /// Ends a free: `ok` not 0 gives the bytes back, 0 remembers the key again.
     pub forgotten: unsafe extern "C" fn(ticket: *const Ticket, kind: u32, ok: u32),
     /// Free and total bytes of `device` ([`CURRENT_DEVICE`] or the caller's number) as the quota has them; `free` may
-    /// be null. Returns whether they were written.
+    /// be null, and else holds what the vendor says, which is the most that is told. Returns whether they were written.
     pub memory_info:
         unsafe extern "C" fn(vendor: u32, device: i32, free: *mut usize, total: *mut usize) -> u32,
     /// Returns when the calling thread may launch on `stream`, in bounded time, with its `errno` as it was. What it returns, unless it is null, is
     /// handed to `launched` by the same thread when the vendor's function has returned.
-    pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> *const c_void,
+    pub launch: unsafe extern "C" fn(vendor: u32, stream: *mut c_void, load: u32) -> *const c_void,
     /// A launch is in `stream`.
     pub launched: unsafe extern "C" fn(launch: *const c_void, stream: *mut c_void),
-    /// The process holds the primary context of `device` once more.
-    pub retained: unsafe extern "C" fn(vendor: u32, device: i32),
-    /// It is about to hold it once less. Returns 1 if that ends the context, else 0.
+    /// The process is about to hold the primary context of `device` once less. Returns 1 if that ends it, as far as is
+    /// known, else 0.
     pub released: unsafe extern "C" fn(vendor: u32, device: i32) -> u32,
     /// The program is about to destroy `stream`, or to capture what it launches there.
     pub drop_stream: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
@@ -251,11 +325,66 @@ pub struct CoreTable {
     pub hold: unsafe extern "C" fn(handle: u64),
     /// `size` bytes at `address` are memory of `handle` from now on, and hold it.
     pub mapped: unsafe extern "C" fn(address: u64, size: u64, handle: u64),
-    /// The program is about to unmap `size` bytes at `address`; fills `ticket`, to be settled as a free, where that
-    /// frees memory. Returns a [`Forgotten`].
-    pub unmap: unsafe extern "C" fn(address: u64, size: u64, ticket: *mut Ticket) -> u32,
+    /// The program is about to unmap `size` bytes at `address`. Returns whether those are whole mappings that are known:
+    /// then [`CoreTable::unmapped`] is to be told how it ended.
+    pub unmap: unsafe extern "C" fn(address: u64, size: u64) -> u32,
     /// A program got a function of the vendor's that takes memory or launches, and that has no hook.
     pub unhooked: unsafe extern "C" fn(vendor: u32, name: *const c_char),
+    /// Ends an unmapping: `ok` not 0 drops what the mappings hold, 0 has them again.
+    pub unmapped: unsafe extern "C" fn(address: u64, size: u64, ok: u32),
+    /// `context` is the primary one of `device`.
+    pub primary: unsafe extern "C" fn(device: i32, context: *mut c_void),
+    /// The program is about to end `context`, or the primary one of `device` where that is null. Fills `ending`; where
+    /// its mark is not 0, [`CoreTable::ended`] is to be told the outcome.
+    pub end: unsafe extern "C" fn(device: i32, context: *mut c_void, ending: *mut Ending),
+    /// What became of it, as a [`Fate`]: what was allocated in it goes with it.
+    pub ended: unsafe extern "C" fn(device: i32, ending: *const Ending, fate: u32),
+    /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
+    /// which asks, or [`NO_DEVICE`].
+    pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
+    /// A handle of physical memory was given out as the descriptor `fd`.
+    pub exported: unsafe extern "C" fn(handle: u64, fd: i32),
+    /// The program got a handle for memory that was given out, as the descriptor `fd` or, negative, in another way.
+    pub imported: unsafe extern "C" fn(handle: u64, fd: i32),
+    /// Whether what is put into `stream` now is only recorded, into a graph.
+    pub captured: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> u32,
+    /// A graph got a node that allocates `bytes` on `device`.
+    pub graph_node: unsafe extern "C" fn(graph: *mut c_void, device: i32, bytes: u64),
+    /// A graph became a part of another one, and is no more by itself.
+    pub graph_moved: unsafe extern "C" fn(child: *mut c_void, parent: *mut c_void),
+    /// A graph was made ready to be launched, as `exec`.
+    pub graph_ready: unsafe extern "C" fn(graph: *mut c_void, exec: *mut c_void),
+    /// The program is about to destroy a graph, or one that is ready.
+    pub graph_gone: unsafe extern "C" fn(handle: *mut c_void),
+    /// Reserves the memory that a launch of `exec` on `stream` takes; fills `tickets` when granted. Returns a
+    /// [`Verdict`].
+    pub graph_reserve:
+        unsafe extern "C" fn(exec: *mut c_void, stream: *mut c_void, tickets: *mut GraphTickets) -> u32,
+    /// Ends a granted launch; `ok` not 0: it was launched.
+    pub graph_settle: unsafe extern "C" fn(exec: *mut c_void, tickets: *const GraphTickets, ok: u32),
+    /// The driver may keep another amount of memory for graphs than before, on `device` or, where that is negative, on
+    /// any; `trimmed` not 0: because it was told to give back what it does not need.
+    pub graph_kept: unsafe extern "C" fn(device: i32, trimmed: u32),
+}
+
+/// What is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LoadKind {
+    /// A kernel, of which there are many alike.
+    Kernel = 0,
+    /// A graph, or a whole model: its length says nothing about kernels. It goes alone between two marks.
+    Graph = 1,
+}
+
+impl LoadKind {
+    /// From the number that crossed the table; an unknown one is a kernel's.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Graph,
+            _ => Self::Kernel,
+        }
+    }
 }
 
 /// What became of a key.

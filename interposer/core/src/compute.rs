@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
+use vnpu_quota_abi::gate::Load;
 use vnpu_quota_abi::line::{Mode, Terms};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, Vendor};
 
@@ -62,9 +63,14 @@ impl Process {
 
     /// Returns when the calling thread may launch on `stream`, in bounded time. The lane, if it wants to know when the
     /// launch has been made.
-    pub(crate) fn launch(&'static self, vendor: Vendor, stream: *mut c_void) -> Option<&'static Lane> {
+    pub(crate) fn launch(
+        &'static self,
+        vendor: Vendor,
+        stream: *mut c_void,
+        load: Load,
+    ) -> Option<&'static Lane> {
         let (claim, device, lane) = self.lane(vendor)?;
-        let admission = lane.admit(stream, self.events(vendor)?, || terms(claim, device));
+        let admission = lane.admit(stream, load, self.events(vendor)?, || terms(claim, device));
         if admission.decided {
             claim.count_compute(device, lane);
             self.call_helper();

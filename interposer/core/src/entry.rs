@@ -5,9 +5,10 @@ use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use vnpu_quota_abi::gate::Load;
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, Forgotten, FrontTable, KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers,
-    Request, TABLE_VERSION, Ticket, Vendor, Verdict,
+    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets, KeyKind, NO_PHYS_ID,
+    Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::lane::Lane;
@@ -29,7 +30,6 @@ static TABLE: CoreTable = CoreTable {
     memory_info,
     launch,
     launched,
-    retained,
     released,
     drop_stream,
     drop_device,
@@ -39,6 +39,21 @@ static TABLE: CoreTable = CoreTable {
     mapped,
     unmap,
     unhooked,
+    unmapped,
+    primary,
+    end,
+    ended,
+    pool,
+    exported,
+    imported,
+    captured,
+    graph_node,
+    graph_moved,
+    graph_ready,
+    graph_gone,
+    graph_reserve,
+    graph_settle,
+    graph_kept,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -72,7 +87,7 @@ fn guarded<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
 }
 
 fn kind_of(raw: u32) -> KeyKind {
-    [KeyKind::Handle, KeyKind::Mapping].into_iter().find(|k| *k as u32 == raw).unwrap_or(KeyKind::Address)
+    if raw == KeyKind::Handle as u32 { KeyKind::Handle } else { KeyKind::Address }
 }
 
 unsafe extern "C" fn attach() {
@@ -121,13 +136,16 @@ unsafe extern "C" fn forgotten(ticket: *const Ticket, kind: u32, ok: u32) {
     });
 }
 
-unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void) -> *const c_void {
-    if let Some(lane) = incarnation::attached().and_then(|p| p.launch_at_once(Vendor::from_raw(vendor))) {
+unsafe extern "C" fn launch(vendor: u32, stream: *mut c_void, load: u32) -> *const c_void {
+    let load = Load::from_raw(load);
+    if load == Load::Kernel
+        && let Some(lane) = incarnation::attached().and_then(|p| p.launch_at_once(Vendor::from_raw(vendor)))
+    {
         return std::ptr::from_ref(lane).cast();
     }
     let _errno = Errno::save();
     guarded(std::ptr::null(), || {
-        let lane = process().and_then(|process| process.launch(Vendor::from_raw(vendor), stream));
+        let lane = process().and_then(|process| process.launch(Vendor::from_raw(vendor), stream, load));
         lane.map_or(std::ptr::null(), |lane| std::ptr::from_ref(lane).cast())
     })
 }
@@ -156,17 +174,9 @@ unsafe extern "C" fn launched(lane: *const c_void, stream: *mut c_void) {
     }
 }
 
-unsafe extern "C" fn retained(vendor: u32, device: i32) {
-    guarded((), || {
-        if let Some(process) = process() {
-            process.retained(Vendor::from_raw(vendor), device);
-        }
-    });
-}
-
 unsafe extern "C" fn released(vendor: u32, device: i32) -> u32 {
     guarded(1, || {
-        incarnation::attached().map_or(1, |p| u32::from(p.released(Vendor::from_raw(vendor), device)))
+        incarnation::attached().map_or(1, |p| u32::from(p.is_last_holder(Vendor::from_raw(vendor), device)))
     })
 }
 
@@ -198,7 +208,7 @@ unsafe extern "C" fn drop_context(vendor: u32, context: *mut c_void) {
 unsafe extern "C" fn hold(handle: u64) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.hold(handle);
+            let _ = process.hold(handle);
         }
     });
 }
@@ -211,12 +221,138 @@ unsafe extern "C" fn mapped(address: u64, size: u64, handle: u64) {
     });
 }
 
-unsafe extern "C" fn unmap(address: u64, size: u64, ticket: *mut Ticket) -> u32 {
-    // SAFETY: the front end's own ticket.
-    let Some(ticket) = (unsafe { ticket.as_mut() }) else { return Forgotten::Unknown as u32 };
-    guarded(Forgotten::Unknown, || {
-        incarnation::attached().map_or(Forgotten::Unknown, |p| p.unmap(address, size, ticket))
+unsafe extern "C" fn unmap(address: u64, size: u64) -> u32 {
+    guarded(0, || incarnation::attached().map_or(0, |process| u32::from(process.unmap(address, size))))
+}
+
+unsafe extern "C" fn unmapped(address: u64, size: u64, ok: u32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.unmapped(address, size, ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn primary(device: i32, context: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.note_primary(device, context);
+        }
+    });
+}
+
+unsafe extern "C" fn end(device: i32, context: *mut c_void, ending: *mut Ending) {
+    // SAFETY: the front end's own place.
+    let Some(ending) = (unsafe { ending.as_mut() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            *ending = process.end_context(device, context);
+        }
+    });
+}
+
+unsafe extern "C" fn ended(device: i32, ending: *const Ending, fate: u32) {
+    // SAFETY: as above.
+    let Some(ending) = (unsafe { ending.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.ended(device, ending, Fate::from_raw(fate));
+        }
+    });
+}
+
+unsafe extern "C" fn pool(pool: *mut c_void, device: i32) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.note_pool(pool, device);
+        }
+    });
+}
+
+unsafe extern "C" fn exported(handle: u64, fd: i32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.exported(handle, fd);
+        }
+    });
+}
+
+unsafe extern "C" fn imported(handle: u64, fd: i32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.imported(handle, fd);
+        }
+    });
+}
+
+unsafe extern "C" fn captured(vendor: u32, stream: *mut c_void) -> u32 {
+    guarded(0, || {
+        let Some(process) = incarnation::attached() else { return 0 };
+        u32::from(process.is_captured(Vendor::from_raw(vendor), stream))
+    })
+}
+
+unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64) {
+    guarded((), || {
+        if let Some(process) = process() {
+            process.graph_node(graph as u64, device, bytes);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_moved(child: *mut c_void, parent: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_moved(child as u64, parent as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_ready(graph: *mut c_void, exec: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_ready(graph as u64, exec as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_gone(handle: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_gone(handle as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_reserve(
+    exec: *mut c_void,
+    stream: *mut c_void,
+    tickets: *mut GraphTickets,
+) -> u32 {
+    // SAFETY: the front end's own place.
+    let Some(tickets) = (unsafe { tickets.as_mut() }) else { return Verdict::Denied as u32 };
+    // Not attached: this process has made no graph.
+    guarded(Verdict::Denied, || {
+        incarnation::attached().map_or(Verdict::Pass, |p| p.graph_reserve(exec as u64, stream, tickets))
     }) as u32
+}
+
+unsafe extern "C" fn graph_settle(exec: *mut c_void, tickets: *const GraphTickets, ok: u32) {
+    // SAFETY: as above.
+    let Some(tickets) = (unsafe { tickets.as_ref() }) else { return };
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_settle(exec as u64, tickets, ok != 0);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_kept(device: i32, trimmed: u32) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_kept(device, trimmed != 0);
+        }
+    });
 }
 
 unsafe extern "C" fn unhooked(_vendor: u32, name: *const c_char) {
@@ -245,8 +381,9 @@ unsafe extern "C" fn memory_info(vendor: u32, device: i32, free: *mut usize, tot
         } else {
             return 0;
         };
+        // No more than the device has left: others are on it too.
         if let Some(free) = free {
-            *free = left;
+            *free = left.min(*free);
         }
         1
     })

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use vnpu_quota_abi::device::ChipTable;
-use vnpu_quota_abi::gate::{Answer, Gate, SPIN, Tuning};
+use vnpu_quota_abi::gate::{Answer, Gate, Load, SPIN, Tuning};
 use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::usage::UsageDevice;
@@ -111,6 +111,13 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// What a thread wants to launch, and where.
+#[derive(Clone, Copy)]
+struct Work {
+    stream: *mut c_void,
+    load: Load,
+}
+
 /// How a thread came by the right to launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Admission {
@@ -146,10 +153,13 @@ impl Lane {
     pub(crate) fn admit(
         &self,
         stream: *mut c_void,
+        load: Load,
         events: &Events,
         terms: impl Fn() -> Option<Terms>,
     ) -> Admission {
-        if self.allowance.enter() {
+        // What was allowed was kernels.
+        let enter = || load == Load::Kernel && self.allowance.enter();
+        if enter() {
             return Admission { decided: false, entered: true };
         }
         if events.is_capturing(stream) {
@@ -163,7 +173,8 @@ impl Lane {
                 Some(mut turn) => {
                     no_turn_since = None;
                     match terms().filter(|_| self.chip.now().is_whole()) {
-                        Some(terms) => events.relaxed(|| self.decide(&mut turn, stream, events, &terms, now)),
+                        Some(terms) => events
+                            .relaxed(|| self.decide(&mut turn, Work { stream, load }, events, &terms, now)),
                         // Compute fails open.
                         None => break false,
                     }
@@ -177,7 +188,7 @@ impl Lane {
             };
             let Some(until) = wait else { break true };
             self.wait(now, until);
-            if self.allowance.enter() {
+            if enter() {
                 break true;
             }
             now = clock::now();
@@ -308,7 +319,7 @@ impl Lane {
     fn decide(
         &self,
         turn: &mut Turn<'_>,
-        stream: *mut c_void,
+        Work { stream, load }: Work,
         events: &Events,
         terms: &Terms,
         now: u64,
@@ -323,7 +334,7 @@ impl Lane {
         let mut now = now;
         for _ in 0..MOST_STEPS {
             lane.collect(&self.chip, events, terms, now);
-            let answer = lane.gate.ask(&self.chip.now(), terms, now);
+            let answer = lane.gate.ask_for(&self.chip.now(), terms, now, load);
             if held && !lane.gate.holds() {
                 self.wake();
             }

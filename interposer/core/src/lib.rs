@@ -1,6 +1,7 @@
 //! The back end of the interposer, `libvnpu_core.so`: keeps a process to the quotas of its claims. The
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
+mod allocations;
 mod allowance;
 mod broken;
 mod chip_region;
@@ -8,21 +9,27 @@ mod chips;
 mod claim;
 mod clock;
 mod compute;
+mod contexts;
+mod driver;
 mod entry;
 mod events;
+mod exports;
 #[cfg(feature = "fault")]
 mod fault;
+mod graphs;
 mod incarnation;
 mod lane;
 mod limits;
 mod liveness;
 mod log;
 mod map;
+mod mappings;
 mod measure;
 mod numbers;
 mod once;
 mod place;
 mod pointers;
+mod pools;
 mod primary;
 mod process;
 mod rate;

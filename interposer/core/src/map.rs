@@ -101,7 +101,7 @@ fn close(fd: i32) {
 }
 
 /// Device, inode and size behind a descriptor.
-fn identity(fd: i32) -> Option<(u64, u64, usize)> {
+pub(crate) fn identity(fd: i32) -> Option<(u64, u64, usize)> {
     // SAFETY: an all-zero stat is valid, and fstat writes it.
     unsafe {
         let mut stat: libc::stat = std::mem::zeroed();

@@ -12,17 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) bytes: u64,
-    pub(crate) claim: u16,
-    pub(crate) device: u16,
+    /// The context that it goes with, or what stands for one that may be about to end; 0 for none.
+    pub(crate) context: u64,
     /// Handles and mappings that keep it; 1 for an address.
     pub(crate) holders: u32,
-}
-
-/// Addresses that memory of a handle is mapped to, known by the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mapping {
-    pub(crate) handle: u64,
-    pub(crate) size: u64,
+    pub(crate) claim: u16,
+    pub(crate) device: u16,
 }
 
 /// What a table may keep.
@@ -32,8 +27,6 @@ pub(crate) struct Mapping {
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: numbers.
 unsafe impl Plain for Block {}
-// SAFETY: numbers.
-unsafe impl Plain for Mapping {}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -95,12 +88,42 @@ impl<V: Plain> Pointers<V> {
         self.with(key, |table| table.remove(key)).flatten()
     }
 
+    /// What `key` stands for.
+    pub(crate) fn get(&self, key: u64) -> Option<V> {
+        if key == 0 {
+            return None;
+        }
+        self.with(key, |table| table.find(key).copied()).flatten()
+    }
+
+    /// Forgets all that `goes`, and tells each.
+    pub(crate) fn take_where(&self, goes: impl Fn(u64, &V) -> bool, mut tell: impl FnMut(V)) {
+        for shard in &self.shards {
+            let _ = shard.with(|table| {
+                let mut index = 0;
+                while let Some(place) = table.place(index).map(|place| *place) {
+                    if place.key != 0 && goes(place.key, &place.value) {
+                        table.remove(place.key).into_iter().for_each(&mut tell);
+                        // Another may have moved here; never one from places that were passed.
+                    } else {
+                        index += 1;
+                    }
+                }
+            });
+        }
+    }
+
     fn with<T>(&self, key: u64, act: impl FnOnce(&mut Table<V>) -> T) -> Option<T> {
         // The top bits choose the shard, those below them the place in it.
-        let shard = self.shards.get((hash(key) >> 58) as usize % SHARDS)?;
+        self.shards.get((hash(key) >> 58) as usize % SHARDS)?.with(act)
+    }
+}
+
+impl<V: Plain> Shard<V> {
+    fn with<T>(&self, act: impl FnOnce(&mut Table<V>) -> T) -> Option<T> {
         let mut spins = 0;
         // SYNC POINT: Acquire pairs with the Release store below.
-        while shard.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             spins += 1;
             if spins > SPINS {
                 return None;
@@ -110,8 +133,8 @@ impl<V: Plain> Pointers<V> {
             }
         }
         // SAFETY: we hold the lock.
-        let out = act(unsafe { &mut *shard.table.get() });
-        shard.locked.store(false, Ordering::Release);
+        let out = act(unsafe { &mut *self.table.get() });
+        self.locked.store(false, Ordering::Release);
         Some(out)
     }
 }
@@ -142,6 +165,31 @@ impl Pointers<Block> {
             table.remove(key).map(Some)
         };
         self.with(key, less).flatten()
+    }
+}
+
+impl Pointers<Block> {
+    /// What goes with the context `from` goes with `to` from now on; whether there is any.
+    pub(crate) fn relabel(&self, from: u64, to: u64) -> bool {
+        let in_one = |table: &mut Table<Block>| {
+            let mut any = false;
+            for index in 0..table.capacity {
+                if let Some(place) = table.place(index)
+                    && place.key != 0
+                    && place.value.context == from
+                {
+                    place.value.context = to;
+                    any = true;
+                }
+            }
+            any
+        };
+        self.shards.iter().fold(false, |any, shard| shard.with(in_one).unwrap_or(false) | any)
+    }
+
+    /// Forgets what goes with a context, and tells each.
+    pub(crate) fn sweep(&self, context: u64, tell: impl FnMut(Block)) {
+        self.take_where(|_, block| block.context == context, tell);
     }
 }
 
@@ -286,4 +334,33 @@ fn map<V>(places: usize) -> Result<*mut Place<V>, ()> {
         return Err(());
     }
     NonNull::new(base.cast()).map(NonNull::as_ptr).ok_or(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests may
+mod tests {
+    use super::*;
+
+    fn block(bytes: u64, context: u64) -> Block {
+        Block { bytes, context, holders: 1, claim: 0, device: 0 }
+    }
+
+    #[test]
+    fn what_goes_with_a_context_is_swept_and_nothing_else() {
+        let table = Pointers::new();
+        let key = |n: u64| (n + 1) << 21;
+        for n in 0..200_000 {
+            assert_eq!(table.insert(key(n), block(n, n % 3)), Ok(None));
+        }
+        assert!(table.relabel(1, 7) && !table.relabel(1, 8));
+        table.sweep(1, |_| panic!("none goes by the old number"));
+        let mut sum = 0;
+        table.sweep(7, |block| sum += block.bytes);
+        assert_eq!(sum, (0..200_000).filter(|n| n % 3 == 1).sum());
+        for n in 0..200_000 {
+            let expected = (n % 3 != 1).then(|| block(n, n % 3));
+            assert_eq!(table.get(key(n)), expected);
+            assert_eq!(table.remove(key(n)), expected);
+        }
+    }
 }

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use vnpu_quota_abi::table::Vendor;
+
+use crate::process::Process;
+
 /// Devices that are counted; of those beyond, every release counts as the last.
 const MOST: usize = 64;
 
@@ -30,5 +34,12 @@ impl Primaries {
         // A reset ends the context and leaves its holders.
         let less = |count: u32| count.checked_sub(1);
         !matches!(holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less), Ok(before) if before > 1)
+    }
+}
+
+impl Process {
+    /// The program is about to give back a device's primary context; whether that ends it.
+    pub(crate) fn is_last_holder(&self, vendor: Vendor, device: i32) -> bool {
+        vendor != Vendor::Cuda || self.primaries.released(device)
     }
 }

@@ -1,24 +1,26 @@
-//! This process in all its claims: finds them, decides on allocations and frees, answers for memory.
+//! This process in all its claims: finds them, and answers for memory.
 
-use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use vnpu_quota_abi::charge::{Pages, charged, cuda_charged};
-use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::mark::{Mark, reached};
-use vnpu_quota_abi::table::{
-    CURRENT_DEVICE, Forgotten, FrontTable, KeyKind, Request, Ticket, Vendor, Verdict,
-};
+use vnpu_quota_abi::table::{FrontTable, Vendor};
 
 use crate::broken::Broken;
 use crate::chips::{Chip, Chips};
 use crate::claim::{Claim, Identity};
 use crate::compute::Compute;
+use crate::contexts::Contexts;
+use crate::driver::Driver;
+use crate::exports::Exports;
+use crate::graphs::Graphs;
+use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
-use crate::pointers::{Block, Mapping, Pointers};
+use crate::pointers::{Block, Pointers};
+use crate::pools::Pool;
 use crate::primary::Primaries;
 use crate::rate::Backoff;
 use crate::{incarnation, liveness, log};
@@ -33,16 +35,21 @@ const CONTAINER_LIBRARY: &str = "/run/vnpu/lib/libvnpu.so";
 pub(crate) struct Process {
     pub(crate) front: &'static FrontTable,
     pub(crate) compute: Compute,
-    incarnation: u64,
-    identity: Identity,
+    pub(crate) incarnation: u64,
+    pub(crate) identity: Identity,
     // Unset as long as the list of claims cannot be read.
     places: Once<Vec<Place>>,
     whole: AtomicBool,
     retry: Backoff,
     chips: Chips,
-    primaries: Primaries,
-    pointers: Pointers<Block>,
-    mappings: Pointers<Mapping>,
+    pub(crate) primaries: Primaries,
+    pub(crate) pointers: Pointers<Block>,
+    pub(crate) mappings: Mappings,
+    pub(crate) exports: Exports,
+    pub(crate) contexts: Contexts,
+    pub(crate) pools: Pointers<Pool>,
+    pub(crate) graphs: Graphs,
+    pub(crate) driver: Once<Driver>,
 }
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
@@ -79,7 +86,12 @@ impl Process {
             chips: Chips::new(),
             primaries: Primaries::new(),
             pointers: Pointers::new(),
-            mappings: Pointers::new(),
+            mappings: Mappings::new(),
+            exports: Exports::new(),
+            contexts: Contexts::new(),
+            pools: Pointers::new(),
+            graphs: Graphs::new(),
+            driver: Once::new(),
         };
         process.attach_rest();
         reached(Mark::Attached);
@@ -173,14 +185,14 @@ impl Process {
     }
 
     /// The claims without us that may be about `chip`.
-    fn broken_about(&self, chip: Option<Chip>) -> impl Iterator<Item = &Broken> {
+    pub(crate) fn broken_about(&self, chip: Option<Chip>) -> impl Iterator<Item = &Broken> {
         self.places().iter().filter_map(Place::failure).filter(move |b| b.concerns(chip))
     }
 
     /// Whether `chip`, which no claim is about, is one that the container has beside its claims. Only certain
     /// when every chip of the claims is to be seen under its number: else the numbers may be others than the
     /// host's, and this chip one of theirs.
-    fn is_foreign(&self, chip: Option<Chip>) -> bool {
+    pub(crate) fn is_foreign(&self, chip: Option<Chip>) -> bool {
         let known = self.places().iter().filter_map(Place::chips).flatten();
         match chip {
             None => false,
@@ -192,182 +204,8 @@ impl Process {
     }
 
     /// Whether a claim wants what cannot be accounted to be refused.
-    fn any_closed(&self) -> bool {
+    pub(crate) fn any_closed(&self) -> bool {
         self.places().iter().any(Place::is_closed)
-    }
-
-    /// What happens to an allocation on `chip`, which no claim that works is about.
-    fn elsewhere(&self, chip: Option<Chip>) -> Verdict {
-        let verdict = match self.broken_policy(chip) {
-            Some(true) => {
-                self.broken_about(chip).filter(|b| b.closed).for_each(|b| b.count_denied(chip));
-                return Verdict::Denied;
-            }
-            Some(false) => Verdict::Pass,
-            None if self.places().is_empty() => return Verdict::Pass,
-            None => {
-                let foreign = self.is_foreign(chip);
-                let denied = !foreign && self.any_closed();
-                let name = chip.map_or_else(|| "unknown".to_owned(), |c| c.to_string());
-                let outcome = if denied { "refused to this process" } else { "not limited" };
-                let why = if foreign {
-                    "no claim of this container is about it"
-                } else {
-                    "it cannot be told whether a claim of this container is about it"
-                };
-                log::once(log::Kind::Device, &format!("memory on chip {name} is {outcome}: {why}"));
-                if denied { Verdict::Denied } else { Verdict::Pass }
-            }
-        };
-        if verdict == Verdict::Pass {
-            self.count_unhooked(chip);
-        }
-        verdict
-    }
-
-    /// Counts an allocation that was let through: with the claim that is about `chip`, if that can be told.
-    fn count_unhooked(&self, chip: Option<Chip>) {
-        if self.broken_about(chip).any(|b| b.count_unhooked(chip)) {
-            return;
-        }
-        if let Some(claim) = self.claims().next() {
-            claim.count_unhooked(0);
-        } else {
-            self.places().iter().filter_map(Place::failure).any(|b| b.count_unhooked(chip));
-        }
-    }
-
-    /// Decides on an allocation.
-    pub(crate) fn reserve(&self, request: &Request, ticket: &mut Ticket) -> Verdict {
-        let vendor = Vendor::from_raw(request.vendor);
-        // What a graph allocates is given when it is launched.
-        if request.ordered != 0
-            && self.events(vendor).is_some_and(|events| events.is_capturing(request.stream as *mut c_void))
-        {
-            return Verdict::Pass;
-        }
-        let bytes = match vendor {
-            Vendor::Ascend => charged(request.size, Pages::from_policy(request.policy)),
-            Vendor::Cuda => cuda_charged(request.size, request.policy),
-        };
-        self.retry();
-        let chip = self.chip(vendor, request.device);
-        // Two claims on one chip in one container: the first that has room pays.
-        let mut denied_by = None;
-        for (i, d) in self.parts(chip) {
-            let Some(claim) = self.claim(i) else { continue };
-            if claim.reserve(d, bytes, self.identity) {
-                let (Ok(claim), Ok(device)) = (u32::try_from(i), u32::try_from(d)) else { continue };
-                *ticket = Ticket { key: 0, bytes, incarnation: self.incarnation, claim, device };
-                return Verdict::Granted;
-            }
-            denied_by = Some((claim, d));
-        }
-        if let Some((claim, d)) = denied_by {
-            claim.count_denied(d);
-            return Verdict::Denied;
-        }
-        self.elsewhere(chip)
-    }
-
-    /// Ends a granted reservation.
-    pub(crate) fn settle(&self, ticket: &Ticket, kind: KeyKind, key: u64, ok: bool) {
-        if ticket.incarnation != self.incarnation {
-            return;
-        }
-        let Some(cell) = self.claim(ticket.claim as usize).and_then(|c| c.cell(ticket.device as usize))
-        else {
-            return;
-        };
-        if !ok {
-            ledger::abandon(cell, ticket.bytes);
-            return;
-        }
-        reached(Mark::Allocated);
-        ledger::commit(cell, ticket.bytes);
-        let block = block_of(ticket);
-        match self.pointers.insert(tagged(kind, key), block) {
-            // The same address again without a free that we saw: the vendor gave it back another way.
-            Ok(Some(stale)) => self.give_back(stale),
-            Ok(None) => (),
-            Err(()) => log::once(
-                log::Kind::Pointers,
-                "an allocation cannot be remembered; its bytes count until this process ends",
-            ),
-        }
-        reached(Mark::Remembered);
-    }
-
-    /// Forgets a key, or one of its holders, before it is freed.
-    pub(crate) fn forget(&self, kind: KeyKind, key: u64, vendor: Vendor, ticket: &mut Ticket) -> Forgotten {
-        match self.pointers.let_go(tagged(kind, key)) {
-            Some(None) => Forgotten::Held,
-            Some(Some(block)) => {
-                *ticket = self.ticket(key, block);
-                reached(Mark::Forgotten);
-                Forgotten::Last
-            }
-            None => {
-                let chip = self.chip(vendor, CURRENT_DEVICE);
-                if let Some((i, d)) = self.parts(chip).next()
-                    && let Some(claim) = self.claim(i)
-                {
-                    claim.count_unknown_free(d);
-                }
-                Forgotten::Unknown
-            }
-        }
-    }
-
-    fn ticket(&self, key: u64, block: Block) -> Ticket {
-        Ticket {
-            key,
-            bytes: block.bytes,
-            incarnation: self.incarnation,
-            claim: u32::from(block.claim),
-            device: u32::from(block.device),
-        }
-    }
-
-    /// A handle of physical memory has one holder more. One that is not known is another process's.
-    pub(crate) fn hold(&self, handle: u64) {
-        self.pointers.hold(tagged(KeyKind::Handle, handle));
-    }
-
-    /// Memory of a handle is mapped, and stays when the handle is released.
-    pub(crate) fn mapped(&self, address: u64, size: u64, handle: u64) {
-        if self.pointers.hold(tagged(KeyKind::Handle, handle)) {
-            let _ = self.mappings.insert(address, Mapping { handle, size });
-        }
-    }
-
-    /// Forgets the mappings in a range before they are unmapped.
-    pub(crate) fn unmap(&self, address: u64, size: u64, ticket: &mut Ticket) -> Forgotten {
-        let end = address.saturating_add(size);
-        let (mut at, mut freed) = (address, None::<Block>);
-        while at < end
-            && let Some(mapping) = self.mappings.remove(at)
-        {
-            at = at.saturating_add(mapping.size.max(1));
-            let Some(Some(block)) = self.pointers.let_go(tagged(KeyKind::Handle, mapping.handle)) else {
-                continue;
-            };
-            freed = Some(match freed {
-                None => block,
-                Some(sum) if (sum.claim, sum.device) == (block.claim, block.device) => {
-                    Block { bytes: sum.bytes.saturating_add(block.bytes), ..sum }
-                }
-                // A range over several chips: one ticket is for one chip. Its bytes come back a call too early.
-                Some(sum) => {
-                    self.give_back(block);
-                    sum
-                }
-            });
-        }
-        freed.map_or(Forgotten::Held, |block| {
-            *ticket = self.ticket(address, block);
-            Forgotten::Last
-        })
     }
 
     /// Notes a function of the vendor's that a program got, and that we do not stand before.
@@ -383,45 +221,11 @@ impl Process {
         );
     }
 
-    /// The process holds a device's primary context once more.
-    pub(crate) fn retained(&self, vendor: Vendor, device: i32) {
-        self.retry();
-        if vendor == Vendor::Cuda {
-            self.primaries.retained(device);
-        }
-    }
-
-    /// It is about to hold it once less; whether that ends it.
-    pub(crate) fn released(&self, vendor: Vendor, device: i32) -> bool {
-        vendor != Vendor::Cuda || self.primaries.released(device)
-    }
-
-    /// Ends a free.
-    pub(crate) fn forgotten(&self, ticket: &Ticket, kind: KeyKind, ok: bool) {
-        if ticket.incarnation != self.incarnation {
-            return;
-        }
-        let block = block_of(ticket);
-        if ok {
-            reached(Mark::Freed);
-            self.give_back(block);
-        } else if kind != KeyKind::Mapping {
-            let _ = self.pointers.insert(tagged(kind, ticket.key), block);
-        }
-    }
-
-    fn give_back(&self, block: Block) {
-        if let Some(cell) =
-            self.claim(usize::from(block.claim)).and_then(|c| c.cell(usize::from(block.device)))
-        {
-            ledger::release(cell, block.bytes);
-        }
-    }
-
     /// Free and total bytes of `device`, `None` when no claim is about it.
     pub(crate) fn memory_info(&self, vendor: Vendor, device: i32) -> Option<(u64, u64)> {
         self.retry();
         let chip = self.chip(vendor, device);
+        self.look_again(chip);
         let mut numbers = None;
         for (i, d) in self.parts(chip) {
             let Some((quota, used)) = self.claim(i).and_then(|c| c.numbers(d, self.identity)) else {
@@ -446,20 +250,6 @@ impl Process {
     /// Who this process is in its claims' ledgers.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
-    }
-}
-
-/// Claims of a container and chips of a claim are far fewer than 65536.
-fn block_of(ticket: &Ticket) -> Block {
-    let short = |index: u32| u16::try_from(index).unwrap_or(u16::MAX);
-    Block { bytes: ticket.bytes, claim: short(ticket.claim), device: short(ticket.device), holders: 1 }
-}
-
-/// Keys of two kinds may be equal as numbers; addresses never use the top bit in user space.
-fn tagged(kind: KeyKind, key: u64) -> u64 {
-    match kind {
-        KeyKind::Address | KeyKind::Mapping => key,
-        KeyKind::Handle => key | 1 << 63,
     }
 }
 

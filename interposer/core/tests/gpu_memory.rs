@@ -295,17 +295,74 @@ impl World {
     }
 }
 
+#[test]
+fn memory_in_stream_order_is_charged_where_it_is() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, 256 * MIB)]);
+    world.node.claim(2, vec![world.gpu(1, 192 * MIB)]);
+    let expected = "begin 0 256 192\n\
+        the other's stream 0 256 160\n\
+        no stream 0 224 160\n\
+        no context 0 224 128\n\
+        the other's pool 0 224 96\n\
+        a pool there 0 224 64\n\
+        too much 2 224 64\n\
+        our own 0 192 64\n\
+        the host's 0 192 64\n\
+        freed 0 256 192\n";
+    assert_eq!(world.both("pools").0, expected);
+    for claim in [1, 2] {
+        let usage = world.node.agent.usage(&uid(claim)).unwrap();
+        assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
+    }
+}
+
+#[test]
+fn memory_of_graphs_is_charged_where_it_is() {
+    let world = World::new(2);
+    world.node.claim(1, vec![world.gpu(0, 256 * MIB)]);
+    world.node.claim(2, vec![world.gpu(1, 192 * MIB)]);
+    let expected = "added 0 268435456\n\
+        ready 0 256 192\n\
+        launched 0 256 128\n\
+        freed 0 256 192\n\
+        drop 0 268435456\n\
+        added 0 268435456\n\
+        too much 2 256 192\n\
+        drop 0 268435456\n";
+    assert_eq!(world.both("graphs there").0, expected);
+    for claim in [1, 2] {
+        let usage = world.node.agent.usage(&uid(claim)).unwrap();
+        assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
+    }
+}
+
+#[test]
+fn no_more_is_free_than_the_gpu_has_left() {
+    let world = World::with_quota(3 * GIB);
+    let mut neighbour = world.machine.start_demo(&["hold", "--bytes", "2Gi"]).0;
+    let info = world.demo(&["info"]);
+    let free = lines(&info, "device ")[0]["free"].clone();
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+    assert_eq!(free, (2 * GIB).to_string(), "{info}");
+}
+
 /// A GPU that has as much as the quota of one that has more must look the same in every answer.
 #[test]
 fn a_quota_looks_like_a_smaller_gpu() {
     let small = Machine::nvidia_h100(1, 64);
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
-    for what in ["old", "arrays", "handles"] {
+    // The last one ends with memory that is still mapped.
+    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "exports", "sparse"] {
         let (limited, _) = world.both(what);
         let (_, real) = small.both(what);
         assert!(real.lines().count() > 5, "{what}: {real}");
         assert_eq!(limited, real, "{what}");
+        if what == "sparse" {
+            world.node.agent.reap().unwrap();
+        }
         assert_eq!(world.books(), (0, 0), "{what}");
     }
     let usage = world.node.agent.usage(&uid(1)).unwrap();

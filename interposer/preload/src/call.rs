@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use vnpu_quota_abi::table::{
-    CURRENT_DEVICE, CoreTable, Forgotten, KeyKind, Request, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, CoreTable, Forgotten, KeyKind, LoadKind, Request, Source, Ticket, Vendor, Verdict,
 };
 
 use crate::asm::depth;
@@ -43,8 +43,30 @@ pub(crate) struct Wish {
     pub(crate) kind: KeyKind,
     /// Not device memory: nothing to account.
     pub(crate) exempt: bool,
-    /// The stream in whose order it is given.
-    pub(crate) stream: Option<*mut c_void>,
+    pub(crate) supply: Supply,
+}
+
+/// Where memory comes from, as [`Source`] says it.
+#[derive(Clone, Copy)]
+pub(crate) enum Supply {
+    Device,
+    Context,
+    /// In the order of this stream.
+    Stream(*mut c_void),
+    /// From the first, in the order of the second.
+    Pool(*mut c_void, *mut c_void),
+}
+
+impl Supply {
+    /// The source, its pool and its stream.
+    fn parts(self) -> (Source, u64, u64) {
+        match self {
+            Self::Device => (Source::Device, 0, 0),
+            Self::Context => (Source::Context, 0, 0),
+            Self::Stream(stream) => (Source::Stream, 0, stream as u64),
+            Self::Pool(pool, stream) => (Source::Pool, pool as u64, stream as u64),
+        }
+    }
 }
 
 /// An allocation; `out` is where the vendor's function puts the pointer or handle.
@@ -64,13 +86,15 @@ pub(crate) fn alloc(vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_voi
         }
     };
     let mut ticket = Ticket::default();
+    let (source, pool, stream) = wish.supply.parts();
     let request = Request {
         size: wish.size,
-        stream: wish.stream.map_or(0, |stream| stream as u64),
+        stream,
+        pool,
         vendor: vendor as u32,
         policy: wish.policy,
         device: wish.device,
-        ordered: u32::from(wish.stream.is_some()),
+        source: source as u32,
     };
     // SAFETY: the back end's function with a valid request and ticket.
     let verdict = unsafe { (core.reserve)(&raw const request, &raw mut ticket) };
@@ -121,14 +145,43 @@ pub(crate) fn free(vendor: Vendor, real: impl Fn() -> i32, key: *mut c_void, kin
     let_go(real, kind, forget, undo)
 }
 
-/// The end of mappings, which may hold the memory behind them as the last ones.
+/// A free in the order of a stream. In a capture it is a node of a graph, and frees nothing now.
+pub(crate) fn free_in_order(
+    vendor: Vendor,
+    real: impl Fn() -> i32,
+    key: *mut c_void,
+    stream: *mut c_void,
+) -> i32 {
+    let captured = Inside::enter().is_some_and(|_inside| {
+        let _errno = Errno::save();
+        match core_library::get() {
+            // SAFETY: the back end's function.
+            Core::Loaded(core) => unsafe { (core.captured)(vendor as u32, stream) != 0 },
+            Core::NotNeeded | Core::Missing => false,
+        }
+    });
+    if captured { real() } else { free(vendor, real, key, KeyKind::Address) }
+}
+
+/// The end of mappings, which may hold the memory behind them as the last ones. They are forgotten before the vendor's
+/// function as addresses are, and are had again if that fails.
 pub(crate) fn unmap(_vendor: Vendor, real: impl Fn() -> i32, address: u64, size: u64) -> i32 {
-    let forget = |core: &CoreTable, ticket: *mut Ticket| {
-        // SAFETY: the back end's function with a valid ticket.
-        Forgotten::from_raw(unsafe { (core.unmap)(address, size, ticket) })
+    let Some(_inside) = Inside::enter() else { return real() };
+    let errno = Errno::save();
+    let core = match core_library::get() {
+        // SAFETY: the back end's function.
+        Core::Loaded(core) if unsafe { (core.unmap)(address, size) } != 0 => core,
+        _ => {
+            drop(errno);
+            return real();
+        }
     };
-    // A range that the driver does not unmap was none of its mappings.
-    let_go(real, KeyKind::Mapping, forget, |_| ())
+    drop(errno);
+    let code = real();
+    let _errno = Errno::save();
+    // SAFETY: the back end's function, told once of each range that it knew.
+    unsafe { (core.unmapped)(address, size, u32::from(code == 0)) };
+    code
 }
 
 fn let_go(
@@ -237,7 +290,7 @@ pub(crate) fn components(
         return code;
     }
     let _errno = Errno::save();
-    let (mut free, mut total) = (0, 0);
+    let (mut free, mut total) = (usize::MAX, 0);
     let limited = match core_library::get() {
         // SAFETY: our own places.
         Core::Loaded(core) => unsafe {
@@ -265,10 +318,19 @@ pub(crate) fn components(
 /// A launch of work on `stream`: it waits here until the claim's compute quota allows it, then it is the vendor's
 /// business alone. Whether it succeeds is not asked: what it took is measured, not assumed.
 pub(crate) fn launch(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+    admit(vendor, real, stream, LoadKind::Kernel)
+}
+
+/// A launch of a graph or model.
+pub(crate) fn graph(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+    admit(vendor, real, stream, LoadKind::Graph)
+}
+
+fn admit(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void, load: LoadKind) -> i32 {
     let Some(_inside) = Inside::enter() else { return real() };
     let Core::Loaded(core) = core_library::get() else { return real() };
     // SAFETY: the back end's function.
-    let launch = unsafe { (core.launch)(vendor as u32, stream) };
+    let launch = unsafe { (core.launch)(vendor as u32, stream, load as u32) };
     let code = real();
     if !launch.is_null() {
         // SAFETY: the back end's function, with what it gave for this launch. It calls nothing that sets `errno`.
@@ -305,14 +367,6 @@ pub(crate) fn release(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i3
     })
 }
 
-/// One holder more of a device's primary context: the process gets its slot, as with [`attach`].
-pub(crate) fn hold(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
-    after(real, |core| {
-        // SAFETY: the back end's function.
-        unsafe { (core.retained)(vendor as u32, device) }
-    })
-}
-
 /// The end of one context.
 pub(crate) fn context(vendor: Vendor, real: impl Fn() -> i32, context: *mut c_void) -> i32 {
     before(real, |core| {
@@ -333,7 +387,7 @@ fn before(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
 }
 
 /// Tells the back end, if there is one, when the vendor's function has succeeded, which runs outside the hook.
-fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
+pub(crate) fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
     let code = real();
     if code == 0
         && let Some(_inside) = Inside::enter()

@@ -5,15 +5,20 @@
 //! the runtime and pay only for the mapping. The back end is loaded on the first call that concerns it.
 #![no_std]
 
+mod arrays;
 mod asm;
 mod call;
+mod contexts;
 mod core_library;
 mod dlsym;
 mod elf;
+mod exports;
+mod graphs;
 mod hooks;
 mod libc;
 mod manage;
 mod memory;
+mod pools;
 mod real;
 mod unhooked;
 

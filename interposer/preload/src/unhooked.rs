@@ -10,7 +10,7 @@ use crate::hooks;
 use crate::libc::{Errno, bytes};
 
 /// What the names of such functions begin with.
-const CUDA: [&[u8]; 7] = [
+const CUDA: [&[u8]; 10] = [
     b"cuMemAlloc",
     b"cuMemCreate",
     b"cuArrayCreate",
@@ -18,6 +18,9 @@ const CUDA: [&[u8]; 7] = [
     b"cuMipmappedArrayCreate",
     b"cuLaunch",
     b"cuGraphLaunch",
+    b"cuGraphUpload",
+    b"cuGraphAddNode",
+    b"cuGraphAddMemAllocNode",
 ];
 const ASCEND: [&[u8]; 17] = [
     b"aclrtMalloc",

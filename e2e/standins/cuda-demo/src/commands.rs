@@ -260,6 +260,9 @@ fn vmm(options: &Options, api: &Api) -> Result<(), Refused> {
         1
     )?;
     tell("imported")?;
+    // It would hold the memory.
+    // SAFETY: the descriptor that the driver gave, which is not used again.
+    unsafe { libc::close(descriptor) };
     call!(api, "cuMemRelease", (u64), imported)?;
     call!(api, "cuMemRelease", (u64), handle)?;
     tell("released")?;

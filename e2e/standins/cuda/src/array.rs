@@ -31,6 +31,18 @@ pub struct Descriptor3 {
     flags: c_uint,
 }
 
+impl Descriptor3 {
+    /// `CUDA_ARRAY3D_LAYERED` or `CUDA_ARRAY3D_CUBEMAP`: the depth is that of no level, but how many planes each has.
+    fn is_layered(&self) -> bool {
+        self.flags & 0x05 != 0
+    }
+
+    /// `CUDA_ARRAY3D_SPARSE` or `CUDA_ARRAY3D_DEFERRED_MAPPING`: memory is mapped into it later.
+    fn is_hollow(&self) -> bool {
+        self.flags & 0xc0 != 0
+    }
+}
+
 /// The descriptor of before CUDA 3.2.
 #[repr(C)]
 pub struct OldDescriptor {
@@ -54,8 +66,8 @@ pub struct OldDescriptor3 {
 /// One array, for as long as its context lives.
 #[derive(Debug, Clone, Copy)]
 pub struct Array {
-    /// The driver's name of its memory.
-    pub taken: u64,
+    /// The driver's name of its memory, if it has any of its own.
+    pub taken: Option<u64>,
     /// Whether it has levels.
     pub mipmapped: bool,
 }
@@ -77,7 +89,8 @@ fn bytes(descriptor: &Descriptor3, level: u32) -> Option<u64> {
     }
     let element = channel(descriptor.format)? * u64::from(descriptor.channels);
     let row = shrunk(descriptor.width).checked_mul(element)?.checked_next_multiple_of(512)?;
-    row.checked_mul(shrunk(descriptor.height))?.checked_mul(shrunk(descriptor.depth))
+    let planes = if descriptor.is_layered() { descriptor.depth as u64 } else { shrunk(descriptor.depth) };
+    row.checked_mul(shrunk(descriptor.height))?.checked_mul(planes)
 }
 
 fn create(descriptor: &Descriptor3, levels: Option<u32>) -> Answer<usize> {
@@ -86,7 +99,10 @@ fn create(descriptor: &Descriptor3, levels: Option<u32>) -> Answer<usize> {
     process.forbid_in_capture()?;
     let each: Option<Vec<u64>> = (0..levels.unwrap_or(1)).map(|level| bytes(descriptor, level)).collect();
     let all = each.ok_or(INVALID_VALUE)?.into_iter().try_fold(0, u64::checked_add).ok_or(OUT_OF_MEMORY)?;
-    let taken = take(&mut process, found.device, on_device(all).ok_or(OUT_OF_MEMORY)?)?;
+    let taken = match on_device(all).ok_or(OUT_OF_MEMORY)? {
+        _ if descriptor.is_hollow() => None,
+        bytes => Some(take(&mut process, found.device, bytes)?),
+    };
     let handle = process.handle();
     let array = Array { taken, mipmapped: levels.is_some() };
     process.memory.arrays.insert(handle, (context, array));
@@ -101,7 +117,11 @@ fn destroy(array: *mut c_void, mipmapped: bool) -> Answer<()> {
         Some((_, array)) if array.mipmapped == mipmapped => {
             let address = array.taken;
             process.memory.arrays.remove(&handle);
-            process.ask(&Request::Free { address }).map(|_| ())
+            crate::virtual_memory::clear(&mut process, handle)?;
+            match address {
+                Some(address) => process.ask(&Request::Free { address }).map(|_| ()),
+                None => Ok(()),
+            }
         }
         _ => Err(INVALID_HANDLE),
     }
@@ -187,7 +207,8 @@ pub unsafe extern "C" fn cuMipmappedArrayCreate(
     // SAFETY: null, or the caller's structure.
     let Some(descriptor) = (unsafe { descriptor.as_ref() }) else { return INVALID_VALUE };
     // 1 to the number of halvings of the longest side, as the vendor documents.
-    let longest = descriptor.width.max(descriptor.height).max(descriptor.depth).max(1);
+    let depth = if descriptor.is_layered() { 1 } else { descriptor.depth };
+    let longest = descriptor.width.max(descriptor.height).max(depth).max(1);
     let levels = levels.clamp(1, 1 + longest.ilog2());
     // SAFETY: same contract.
     unsafe { create_into(array, *descriptor, Some(levels)) }

@@ -20,7 +20,8 @@ fn open(process: &mut Process, device: usize, primary: bool, flags: u32) -> Answ
     Ok(handle)
 }
 
-/// Ends a context and all that was made in it; with the device's last one the device is closed.
+/// Ends a context and all that was made in it. With the device's last one the device is closed, unless there is memory
+/// that goes with no context.
 fn close(process: &mut Process, handle: usize) -> Answer<()> {
     let context = process.contexts.remove(&handle).ok_or(INVALID_CONTEXT)?;
     process.streams.forget(handle);
@@ -31,8 +32,9 @@ fn close(process: &mut Process, handle: usize) -> Answer<()> {
     if process.contexts.values().any(|other| other.device == context.device) {
         return Ok(());
     }
-    process.pools.forget(context.device);
-    process.space.forget(context.device);
+    if process.outlives_contexts(context.device) {
+        return Ok(());
+    }
     let phys_id = process.number(context.device)?;
     process.ask(&Request::Close { phys_id }).map(|_| ())
 }

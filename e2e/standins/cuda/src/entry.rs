@@ -12,6 +12,7 @@ use crate::copy::*;
 use crate::device::*;
 use crate::event::*;
 use crate::graph::*;
+use crate::graph_memory::*;
 use crate::launch::*;
 use crate::memory::*;
 use crate::module::*;
@@ -84,6 +85,7 @@ entries! {
     cuDeviceGetAttribute: 2000 cuDeviceGetAttribute;
     cuDeviceGetCount: 2000 cuDeviceGetCount;
     cuDeviceGetDefaultMemPool: 11020 cuDeviceGetDefaultMemPool;
+    cuDeviceGetGraphMemAttribute: 11040 cuDeviceGetGraphMemAttribute;
     cuDeviceGetMemPool: 11020 cuDeviceGetMemPool;
     cuDeviceGetName: 2000 cuDeviceGetName;
     cuDeviceGetPCIBusId: 4010 cuDeviceGetPCIBusId;
@@ -110,6 +112,9 @@ entries! {
     cuGetErrorString: 6000 cuGetErrorString;
     cuGetProcAddress: 11030 cuGetProcAddress, 12000 cuGetProcAddress_v2;
     cuGraphAddKernelNode: 10000 cuGraphAddKernelNode, 12000 cuGraphAddKernelNode_v2;
+    cuGraphAddMemAllocNode: 11040 cuGraphAddMemAllocNode;
+    cuGraphAddMemFreeNode: 11040 cuGraphAddMemFreeNode;
+    cuGraphAddNode: 12020 cuGraphAddNode, 12030 cuGraphAddNode_v2;
     cuGraphCreate: 10000 cuGraphCreate;
     cuGraphDestroy: 10000 cuGraphDestroy;
     cuGraphExecDestroy: 10000 cuGraphExecDestroy;
@@ -164,6 +169,7 @@ entries! {
     cuMemHostUnregister: 4000 cuMemHostUnregister;
     cuMemImportFromShareableHandle: 10020 cuMemImportFromShareableHandle;
     cuMemMap: 10020 cuMemMap;
+    cuMemMapArrayAsync: 11010 cuMemMapArrayAsync | 11010 cuMemMapArrayAsync_ptsz;
     cuMemPoolCreate: 11020 cuMemPoolCreate;
     cuMemPoolDestroy: 11020 cuMemPoolDestroy;
     cuMemPoolGetAttribute: 11020 cuMemPoolGetAttribute;
@@ -210,6 +216,7 @@ entries! {
     cuStreamGetCaptureInfo: 10010 cuStreamGetCaptureInfo, 11030 cuStreamGetCaptureInfo_v2, 12030 cuStreamGetCaptureInfo_v3
         | 10010 cuStreamGetCaptureInfo_ptsz, 11030 cuStreamGetCaptureInfo_v2_ptsz, 12030 cuStreamGetCaptureInfo_v3_ptsz;
     cuStreamGetCtx: 9020 cuStreamGetCtx | 9020 cuStreamGetCtx_ptsz;
+    cuStreamGetDevice: 12080 cuStreamGetDevice | 12080 cuStreamGetDevice_ptsz;
     cuStreamGetFlags: 5050 cuStreamGetFlags | 7000 cuStreamGetFlags_ptsz;
     cuStreamGetPriority: 5050 cuStreamGetPriority | 7000 cuStreamGetPriority_ptsz;
     cuStreamIsCapturing: 10000 cuStreamIsCapturing | 10000 cuStreamIsCapturing_ptsz;

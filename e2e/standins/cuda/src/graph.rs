@@ -12,6 +12,17 @@ use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, put, put_if};
 use crate::stream::{At, HostCall, call_later, resolve, submit};
 
+/// A node that takes memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Allocation {
+    /// The same at each launch.
+    pub address: u64,
+    /// As asked for.
+    pub bytes: u64,
+    /// The GPU by the program's number.
+    pub device: usize,
+}
+
 /// What a graph does.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -19,8 +30,8 @@ pub struct Graph {
     pub nanos: u64,
     /// Host functions, called when the kernels are done.
     pub host: Vec<HostCall>,
-    /// Memory that it takes when it is launched: address and bytes.
-    pub allocations: Vec<(u64, u64)>,
+    /// Memory that it takes when it is launched.
+    pub allocations: Vec<Allocation>,
     /// Memory that it gives back.
     pub frees: Vec<u64>,
     /// How many nodes it has.
@@ -38,12 +49,21 @@ impl Graph {
     }
 }
 
+/// Memory that a graph keeps between launches.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    device: usize,
+    bytes: u64,
+    /// The driver's name of it.
+    taken: u64,
+}
+
 /// A graph made ready.
 #[derive(Debug, Default)]
 struct Ready {
     graph: Graph,
     /// Memory of graph allocations that the graph also frees: kept from the first launch on, by device.
-    kept: Vec<(usize, u64)>,
+    kept: Vec<Page>,
 }
 
 /// The process's graphs.
@@ -54,6 +74,19 @@ pub struct Graphs {
     ready: BTreeMap<usize, Ready>,
 }
 
+impl Graphs {
+    /// Whether graphs keep memory of the device between launches.
+    pub fn keeps(&self, device: usize) -> bool {
+        self.kept_on(device) > 0
+    }
+
+    /// Bytes of it.
+    pub fn kept_on(&self, device: usize) -> u64 {
+        let kept = self.ready.values().flat_map(|ready| &ready.kept);
+        kept.filter(|page| page.device == device).map(|page| page.bytes).sum()
+    }
+}
+
 fn instantiate(graph: *mut c_void) -> Answer<usize> {
     let mut process = process()?;
     let graph = process.graphs.made.get(&(graph as usize)).cloned().ok_or(INVALID_VALUE)?;
@@ -62,12 +95,16 @@ fn instantiate(graph: *mut c_void) -> Answer<usize> {
     Ok(handle)
 }
 
-/// The memory of a launch: what the graph frees itself is taken once and kept, the rest becomes the program's.
-fn take_memory(process: &mut Process, exec: usize, at: &At) -> Answer<()> {
+/// The memory of a launch: what the graph frees itself is taken once and kept, the rest becomes the program's. An upload
+/// takes what is kept.
+fn take_memory(process: &mut Process, exec: usize, at: &At, uploading: bool) -> Answer<()> {
     let ready = process.graphs.ready.get(&exec).ok_or(INVALID_VALUE)?;
     let (graph, kept) = (ready.graph.clone(), !ready.kept.is_empty());
-    for (address, bytes) in &graph.allocations {
+    for Allocation { address, bytes, device } in &graph.allocations {
         let inside = graph.frees.contains(address);
+        if uploading && !inside {
+            continue;
+        }
         // Launched again before the program freed it: the vendor refuses.
         if !inside && process.memory.blocks.contains_key(address) {
             return Err(INVALID_VALUE);
@@ -76,13 +113,24 @@ fn take_memory(process: &mut Process, exec: usize, at: &At) -> Answer<()> {
             continue;
         }
         let size = bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?;
-        let taken = take(process, at.device, size)?;
+        let taken = match take(process, *device, size) {
+            // Graphs that do not run at the same time share memory: what the others keep is used again.
+            Err(OUT_OF_MEMORY) => {
+                trim(process, *device)?;
+                take(process, *device, size)?
+            }
+            taken => taken?,
+        };
         if inside {
-            process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.kept.push((at.device, taken));
+            process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.kept.push(Page {
+                device: *device,
+                bytes: size,
+                taken,
+            });
         } else {
             let block = Block {
                 context: at.context,
-                device: at.device,
+                device: *device,
                 bytes: *bytes,
                 taken: Some(taken),
                 kind: Kind::Graph,
@@ -90,7 +138,10 @@ fn take_memory(process: &mut Process, exec: usize, at: &At) -> Answer<()> {
             process.memory.blocks.insert(*address, block);
         }
     }
-    let inside: Vec<u64> = graph.allocations.iter().map(|(address, _)| *address).collect();
+    if uploading {
+        return Ok(());
+    }
+    let inside: Vec<u64> = graph.allocations.iter().map(|allocation| allocation.address).collect();
     for address in graph.frees.iter().filter(|address| !inside.contains(address)) {
         crate::memory::release(process, *address)?;
     }
@@ -107,13 +158,13 @@ fn launch(exec: *mut c_void, stream: *mut c_void, per_thread: bool) -> Answer<()
         return Ok(());
     }
     process.forbid_implicit(&at)?;
-    take_memory(&mut process, exec, &at)?;
+    take_memory(&mut process, exec, &at, false)?;
     submit(&mut process, &at, graph.nanos)?;
     graph.host.into_iter().try_for_each(|call| call_later(&mut process, &at, call))
 }
 
-fn forget(process: &mut Process, kept: Vec<(usize, u64)>) -> Answer<()> {
-    kept.into_iter().try_for_each(|(_, address)| process.ask(&Request::Free { address }).map(|_| ()))
+fn forget(process: &mut Process, kept: Vec<Page>) -> Answer<()> {
+    kept.into_iter().try_for_each(|page| process.ask(&Request::Free { address: page.taken }).map(|_| ()))
 }
 
 #[unsafe(no_mangle)]
@@ -230,12 +281,11 @@ macro_rules! launches {
             code(launch(exec, stream, $per_thread))
         }
 
-        /// There is nothing to bring to the device.
         #[unsafe(no_mangle)]
         pub extern "C" fn $upload(exec: *mut c_void, stream: *mut c_void) -> c_int {
-            code(process().and_then(|process| {
-                resolve(&process, stream as usize, $per_thread)?;
-                process.graphs.ready.get(&(exec as usize)).map(|_| ()).ok_or(INVALID_VALUE)
+            code(process().and_then(|mut process| {
+                let at = resolve(&process, stream as usize, $per_thread)?;
+                take_memory(&mut process, exec as usize, &at, true)
             }))
         }
 
@@ -349,17 +399,20 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
     code(unsafe { add_kernel(node, graph, parameters) })
 }
 
+fn trim(process: &mut Process, device: usize) -> Answer<()> {
+    let mut gone = Vec::new();
+    for ready in process.graphs.ready.values_mut() {
+        gone.extend(ready.kept.iter().filter(|page| page.device == device));
+        ready.kept.retain(|page| page.device != device);
+    }
+    forget(process, gone)
+}
+
 /// Gives back what graphs keep between launches.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGraphMemTrim(device: c_int) -> c_int {
     code(process().and_then(|mut process| {
         process.device(device)?;
-        let device = device as usize;
-        let mut gone = Vec::new();
-        for ready in process.graphs.ready.values_mut() {
-            gone.extend(ready.kept.iter().filter(|(on, _)| *on == device));
-            ready.kept.retain(|(on, _)| *on != device);
-        }
-        forget(&mut process, gone)
+        trim(&mut process, device as usize)
     }))
 }

@@ -19,6 +19,7 @@ mod device;
 mod entry;
 mod event;
 mod graph;
+mod graph_memory;
 mod launch;
 mod memory;
 mod module;

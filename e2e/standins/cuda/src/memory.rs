@@ -70,7 +70,8 @@ pub struct Memory {
 impl Memory {
     /// Ends a context: what is to be freed at the driver.
     pub fn forget(&mut self, context: usize) -> Vec<u64> {
-        let goes = |block: &Block| block.context == context && !matches!(block.kind, Kind::Pool(_));
+        let stays = |kind: Kind| matches!(kind, Kind::Pool(_) | Kind::Graph);
+        let goes = |block: &Block| block.context == context && !stays(block.kind);
         let gone: Vec<(u64, Block)> =
             self.blocks.iter().filter(|(_, block)| goes(block)).map(|(at, block)| (*at, *block)).collect();
         for (at, block) in &gone {
@@ -78,7 +79,8 @@ impl Memory {
             unmap(*at, block);
         }
         let mut taken: Vec<u64> = gone.iter().filter_map(|(_, block)| block.taken).collect();
-        taken.extend(self.arrays.values().filter(|(of, _)| *of == context).map(|(_, array)| array.taken));
+        let arrays = self.arrays.values().filter(|(of, _)| *of == context);
+        taken.extend(arrays.filter_map(|(_, array)| array.taken));
         self.arrays.retain(|_, (of, _)| *of != context);
         taken
     }
@@ -111,6 +113,7 @@ fn unmap(at: u64, block: &Block) {
 
 /// Takes memory of a device for itself.
 pub fn take(process: &mut Process, device: usize, bytes: u64) -> Answer<u64> {
+    crate::virtual_memory::close_exports(process)?;
     let phys_id = process.number(device)?;
     match process.ask(&Request::Allocate { phys_id, bytes })? {
         Reply::Address { address, .. } => Ok(address),
@@ -255,6 +258,7 @@ pub extern "C" fn cuMemFree(address: u32) -> c_int {
 fn info() -> Answer<(u64, u64)> {
     let mut process = process()?;
     let (_, phys_id) = process.current_device()?;
+    crate::virtual_memory::close_exports(&mut process)?;
     match process.ask(&Request::MemoryInfo { phys_id })? {
         Reply::Memory { free, total } => Ok((free, total)),
         _ => Err(UNKNOWN),

@@ -7,6 +7,7 @@ use std::ffi::{c_int, c_void};
 
 use standin_protocol::{Reply, Request};
 
+use crate::graph::Allocation;
 use crate::memory::{Block, Kind, PAGE, release};
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_DEVICE, INVALID_VALUE, OUT_OF_MEMORY, code, put};
@@ -22,6 +23,9 @@ const RESERVED_CURRENT: c_int = 5;
 const RESERVED_HIGH: c_int = 6;
 const USED_CURRENT: c_int = 7;
 const USED_HIGH: c_int = 8;
+
+/// The device of pools on the host, whose memory is not modelled.
+const HOST: usize = usize::MAX;
 
 #[derive(Debug)]
 struct Pool {
@@ -73,11 +77,9 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// A device is closed, and with it all its memory is given back.
-    pub fn forget(&mut self, device: usize) {
-        self.pools.retain(|_, pool| pool.device != device);
-        self.defaults.remove(&device);
-        self.chosen.remove(&device);
+    /// Whether a pool of the device has memory.
+    pub fn reserves(&self, device: usize) -> bool {
+        self.pools.values().any(|pool| pool.device == device && !pool.pieces.is_empty())
     }
 
     /// A block of a pool is free again; the pool keeps the memory.
@@ -110,7 +112,7 @@ fn grow(process: &mut Process, handle: usize, bytes: u64) -> Answer<()> {
     if pool.most > 0 && pool.used + bytes > pool.most {
         return Err(OUT_OF_MEMORY);
     }
-    if needed == 0 {
+    if needed == 0 || pool.device == HOST {
         return Ok(());
     }
     let device = pool.device;
@@ -140,10 +142,8 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
             None => default_pool(&mut process, at.device),
         },
     };
-    if !process.pools.pools.contains_key(&handle) {
-        return Err(INVALID_VALUE);
-    }
-    if let Some(address) = record_allocation(&mut process, &at, bytes) {
+    let device = process.pools.pools.get(&handle).ok_or(INVALID_VALUE)?.device;
+    if let Some(address) = record_allocation(&mut process, &at, device, bytes) {
         return address;
     }
     process.forbid_implicit(&at)?;
@@ -160,11 +160,11 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
 }
 
 /// In a capture nothing is taken yet: it becomes a node of the graph, which takes the memory when it is launched.
-fn record_allocation(process: &mut Process, at: &At, bytes: u64) -> Option<Answer<u64>> {
+fn record_allocation(process: &mut Process, at: &At, device: usize, bytes: u64) -> Option<Answer<u64>> {
     let address = process.memory.own_address(bytes);
     let graph = process.captures.record(at.key)?;
     Some(graph.map(|graph| {
-        graph.allocations.push((address, bytes));
+        graph.allocations.push(Allocation { address, bytes, device });
         address
     }))
 }
@@ -213,7 +213,7 @@ allocators! {
     cuMemAllocAsync_ptsz, cuMemAllocFromPoolAsync_ptsz, cuMemFreeAsync_ptsz, true;
 }
 
-/// `CUmemLocation`: 1 is a device.
+/// `CUmemLocation`: 1 is a device, 2 the host.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Location {
@@ -228,7 +228,8 @@ pub struct Location {
 pub struct PoolProperties {
     allocation_type: c_int,
     handle_types: c_int,
-    location: Location,
+    /// Where its memory is.
+    pub location: Location,
     security: *mut c_void,
     most: usize,
     usage: u16,
@@ -237,13 +238,17 @@ pub struct PoolProperties {
 
 fn create(properties: &PoolProperties) -> Answer<usize> {
     let mut process = process()?;
-    // Pinned memory on a device; other places are not modelled.
-    if properties.allocation_type != 1 || properties.location.kind != 1 {
-        return Err(INVALID_VALUE);
-    }
-    process.device(properties.location.id)?;
+    // Pinned memory on a device or the host; other places are not modelled.
+    let device = match (properties.allocation_type, properties.location.kind) {
+        (1, 1) => {
+            process.device(properties.location.id)?;
+            properties.location.id as usize
+        }
+        (1, 2) => HOST,
+        _ => return Err(INVALID_VALUE),
+    };
     let handle = process.handle();
-    let pool = Pool::of(properties.location.id as usize, properties.most as u64);
+    let pool = Pool::of(device, properties.most as u64);
     process.pools.pools.insert(handle, pool);
     Ok(handle)
 }

@@ -11,7 +11,7 @@ use standin_protocol::{Client, DEVICE_VARIABLE, GpuView, GpusView, Reply, Reques
 
 use crate::capture::Captures;
 use crate::graph::Graphs;
-use crate::memory::Memory;
+use crate::memory::{Kind, Memory};
 use crate::module::Modules;
 use crate::pool::Pools;
 use crate::status::{Answer, INVALID_CONTEXT, INVALID_DEVICE, NO_DEVICE, NOT_INITIALIZED, UNKNOWN};
@@ -186,6 +186,15 @@ impl Process {
     pub fn current(&self) -> Answer<(usize, Context)> {
         let handle = current_handle().ok_or(INVALID_CONTEXT)?;
         self.contexts.get(&handle).map(|context| (handle, *context)).ok_or(INVALID_CONTEXT)
+    }
+
+    /// Whether a device has memory that goes with no context.
+    pub fn outlives_contexts(&self, device: usize) -> bool {
+        let graphs = || {
+            self.memory.blocks.values().any(|block| block.device == device && block.kind == Kind::Graph)
+                || self.graphs.keeps(device)
+        };
+        self.pools.reserves(device) || self.space.has(device) || graphs()
     }
 
     /// The calling thread's device: its program's and its driver's number.

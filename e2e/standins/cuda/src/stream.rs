@@ -303,7 +303,7 @@ pub extern "C" fn cuStreamDestroy(stream: *mut c_void) -> c_int {
 }
 
 macro_rules! streams {
-    ($($synchronize:ident, $query:ident, $wait:ident, $host:ident, $flags:ident, $priority:ident, $context:ident, $per_thread:literal;)*) => {$(
+    ($($synchronize:ident, $query:ident, $wait:ident, $host:ident, $flags:ident, $priority:ident, $context:ident, $device:ident, $per_thread:literal;)*) => {$(
         #[unsafe(no_mangle)]
         pub extern "C" fn $synchronize(stream: *mut c_void) -> c_int {
             code(tail(stream, $per_thread).and_then(|(device, until)| wait(device, until)))
@@ -348,6 +348,13 @@ macro_rules! streams {
             // SAFETY: the caller's out-pointer.
             code(found.and_then(|found| unsafe { put(context, pointer(found.context)) }))
         }
+
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $device(stream: *mut c_void, device: *mut c_int) -> c_int {
+            let found = process().and_then(|process| resolve(&process, stream as usize, $per_thread));
+            // SAFETY: the caller's out-pointer.
+            code(found.and_then(|found| unsafe { put(device, found.device as c_int) }))
+        }
     )*};
 }
 
@@ -360,7 +367,7 @@ fn about(stream: *mut c_void, per_thread: bool) -> Answer<Stream> {
 
 streams! {
     cuStreamSynchronize, cuStreamQuery, cuStreamWaitEvent, cuLaunchHostFunc, cuStreamGetFlags, cuStreamGetPriority,
-        cuStreamGetCtx, false;
+        cuStreamGetCtx, cuStreamGetDevice, false;
     cuStreamSynchronize_ptsz, cuStreamQuery_ptsz, cuStreamWaitEvent_ptsz, cuLaunchHostFunc_ptsz, cuStreamGetFlags_ptsz,
-        cuStreamGetPriority_ptsz, cuStreamGetCtx_ptsz, true;
+        cuStreamGetPriority_ptsz, cuStreamGetCtx_ptsz, cuStreamGetDevice_ptsz, true;
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
 
 use standin_protocol::{Reply, Request};
 
@@ -16,6 +17,10 @@ use crate::process::{Process, process};
 use crate::status::{
     Answer, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, UNKNOWN, code, put,
 };
+use crate::stream::resolve;
+
+/// `CU_MEM_CREATE_USAGE_TILE_POOL`.
+const TILE_POOL: u16 = 1;
 
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const DESCRIPTOR: c_int = 1;
@@ -27,7 +32,11 @@ struct Physical {
     /// The driver's name of it.
     address: u64,
     imported: bool,
+    /// The handle of this process that it was imported from, if it is this process's own.
+    of: Option<u64>,
     handle_types: c_int,
+    /// Whether it is for sparse arrays.
+    tiles: bool,
     /// Handles and mappings that hold it.
     holders: u32,
     /// Whether the handle can still be used.
@@ -41,15 +50,18 @@ pub struct Virtual {
     memory: BTreeMap<u64, Physical>,
     /// Start -> (bytes, handle).
     mapped: BTreeMap<u64, (u64, u64)>,
+    /// Descriptors that memory was exported as, with the inodes behind them and the handles. They hold the memory, in
+    /// this process only.
+    exported: Vec<(c_int, u64, u64)>,
+    /// Sparse array -> handles.
+    sparse: BTreeMap<usize, Vec<u64>>,
     next: u64,
 }
 
 impl Virtual {
-    /// A device is closed, and with it all its memory is given back.
-    pub fn forget(&mut self, device: usize) {
-        self.memory.retain(|_, memory| memory.device != device);
-        let memory = &self.memory;
-        self.mapped.retain(|_, (_, handle)| memory.contains_key(handle));
+    /// Whether there is physical memory of the device.
+    pub fn has(&self, device: usize) -> bool {
+        self.memory.values().any(|memory| memory.device == device)
     }
 
     /// The mapping that an address lies in, and where it begins.
@@ -101,7 +113,9 @@ fn create(bytes: usize, properties: &Properties) -> Answer<u64> {
         bytes,
         address,
         imported: false,
+        of: None,
         handle_types: properties.handle_types,
+        tiles: properties.usage & TILE_POOL != 0,
         holders: 1,
         handles: 1,
     };
@@ -118,7 +132,7 @@ fn drop_holder(process: &mut Process, handle: u64) -> Answer<()> {
     }
     let Some(gone) = process.space.memory.remove(&handle) else { return Err(INVALID_VALUE) };
     if gone.imported {
-        return Ok(());
+        return gone.of.map_or(Ok(()), |of| drop_holder(process, of));
     }
     process.ask(&Request::Free { address: gone.address }).map(|_| ())
 }
@@ -267,6 +281,82 @@ pub extern "C" fn cuMemUnmap(address: u64, bytes: usize) -> c_int {
     }))
 }
 
+/// `CUarrayMapInfo`: parts of arrays are not kept apart.
+#[repr(C)]
+pub struct MapInfo {
+    resource_kind: c_int,
+    array: *mut c_void,
+    part_kind: c_int,
+    part: [u64; 4],
+    operation: c_int,
+    handle_kind: c_int,
+    handle: u64,
+    offset: u64,
+    devices: c_uint,
+    flags: c_uint,
+    reserved: [c_uint; 2],
+}
+
+/// Ends what is mapped into a sparse array.
+pub fn clear(process: &mut Process, array: usize) -> Answer<()> {
+    let gone = process.space.sparse.remove(&array).unwrap_or_default();
+    gone.into_iter().try_for_each(|handle| drop_holder(process, handle))
+}
+
+fn map_array(process: &mut Process, info: &MapInfo) -> Answer<()> {
+    let array = info.array as usize;
+    if process.memory.arrays.get(&array).is_none_or(|(_, array)| array.taken.is_some()) {
+        return Err(INVALID_VALUE);
+    }
+    match info.operation {
+        1 => {
+            let memory = process.space.memory.get_mut(&info.handle).ok_or(INVALID_VALUE)?;
+            if !memory.tiles || info.devices != 1 << memory.device {
+                return Err(INVALID_VALUE);
+            }
+            memory.holders += 1;
+            process.space.sparse.entry(array).or_default().push(info.handle);
+            Ok(())
+        }
+        2 if info.handle == 0 => clear(process, array),
+        _ => Err(INVALID_VALUE),
+    }
+}
+
+/// # Safety
+/// `list` is null or the caller's list of so many.
+unsafe fn map_arrays(
+    list: *const MapInfo,
+    count: c_uint,
+    stream: *mut c_void,
+    per_thread: bool,
+) -> Answer<()> {
+    let mut process = process()?;
+    resolve(&process, stream as usize, per_thread)?;
+    if list.is_null() {
+        return Err(INVALID_VALUE);
+    }
+    // SAFETY: by contract.
+    let list = unsafe { std::slice::from_raw_parts(list, count as usize) };
+    list.iter().try_for_each(|info| map_array(&mut process, info))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync(list: *mut MapInfo, count: c_uint, stream: *mut c_void) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { map_arrays(list, count, stream, false) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync_ptsz(
+    list: *mut MapInfo,
+    count: c_uint,
+    stream: *mut c_void,
+) -> c_int {
+    // SAFETY: same contract.
+    code(unsafe { map_arrays(list, count, stream, true) })
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemSetAccess(
     address: u64,
@@ -306,6 +396,20 @@ pub unsafe extern "C" fn cuMemRetainAllocationHandle(to: *mut u64, address: *mut
     code(retained.and_then(|handle| unsafe { put(to, handle) }))
 }
 
+/// What is behind a descriptor.
+fn inode(descriptor: c_int) -> Option<u64> {
+    std::fs::metadata(format!("/proc/self/fd/{descriptor}")).ok().map(|found| found.ino())
+}
+
+/// Lets go what descriptors held that the program has closed.
+pub fn close_exports(process: &mut Process) -> Answer<()> {
+    let all = std::mem::take(&mut process.space.exported);
+    let (open, closed) = all.into_iter().partition(|(fd, known, _)| inode(*fd) == Some(*known));
+    process.space.exported = open;
+    let closed: Vec<(c_int, u64, u64)> = closed;
+    closed.into_iter().try_for_each(|(_, _, handle)| drop_holder(process, handle))
+}
+
 fn export(handle: u64) -> Answer<c_int> {
     let mut process = process()?;
     let memory = *process.space.memory.get(&handle).ok_or(INVALID_VALUE)?;
@@ -324,6 +428,12 @@ fn export(handle: u64) -> Answer<c_int> {
     let mut file = unsafe { File::from_raw_fd(descriptor) };
     let gpu = process.number(memory.device)?;
     file.write_all(format!("{key} {gpu}").as_bytes()).map_err(|_| OPERATING_SYSTEM)?;
+    let inode = inode(descriptor).ok_or(OPERATING_SYSTEM)?;
+    close_exports(&mut process)?;
+    process.space.exported.push((descriptor, inode, handle));
+    if let Some(memory) = process.space.memory.get_mut(&handle) {
+        memory.holders += 1;
+    }
     Ok(file.into_raw_fd())
 }
 
@@ -358,9 +468,24 @@ fn import(descriptor: c_int) -> Answer<u64> {
     let Reply::Address { address, bytes } = process.ask(&Request::Import { key })? else {
         return Err(INVALID_VALUE);
     };
+    let mut all = process.space.memory.iter_mut();
+    let own =
+        all.find(|(_, memory)| memory.address == address && !memory.imported).map(|(handle, memory)| {
+            memory.holders += 1;
+            *handle
+        });
     let handle = process.handle() as u64;
-    let memory =
-        Physical { device, bytes, address, imported: true, handle_types: DESCRIPTOR, holders: 1, handles: 1 };
+    let memory = Physical {
+        device,
+        bytes,
+        address,
+        imported: true,
+        of: own,
+        handle_types: DESCRIPTOR,
+        tiles: false,
+        holders: 1,
+        handles: 1,
+    };
     process.space.memory.insert(handle, memory);
     Ok(handle)
 }

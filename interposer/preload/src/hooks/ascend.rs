@@ -13,7 +13,7 @@ use core::ffi::c_void;
 use vnpu_quota_abi::charge::{padded_for, policy_of_type};
 use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
 
-use crate::call::{Wish, alloc, attach, close, components, free, info, launch, reset};
+use crate::call::{Supply, Wish, alloc, attach, close, components, free, graph, info, launch, reset};
 
 const VENDOR: Vendor = Vendor::Ascend;
 
@@ -24,7 +24,14 @@ type Opaque = *mut c_void;
 const HUGE_FIRST: u32 = 0;
 
 fn memory(size: u64, policy: u32) -> Wish {
-    Wish { size, policy, device: CURRENT_DEVICE, kind: KeyKind::Address, exempt: false, stream: None }
+    Wish {
+        size,
+        policy,
+        device: CURRENT_DEVICE,
+        kind: KeyKind::Address,
+        exempt: false,
+        supply: Supply::Device,
+    }
 }
 
 /// Memory of an `rtMemType_t`.
@@ -84,7 +91,7 @@ fn physical(size: usize, prop: *const c_void, at: &Physical) -> Wish {
         device: if known { word(at.device) as i32 } else { CURRENT_DEVICE },
         kind: KeyKind::Handle,
         exempt: known && word(at.side) != 1,
-        stream: None,
+        supply: Supply::Device,
     }
 }
 
@@ -122,8 +129,8 @@ hooks! {
     launch aclrtLaunchKernelV2Impl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, config: Opaque, stream: Opaque) => stream;
     launch aclrtLaunchKernelWithHostArgsImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: usize, holders: Opaque, holder_count: usize) => stream;
     launch aclrtLaunchKernelWithArgsArrayImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: *mut Opaque) => stream;
-    launch aclmdlRIExecuteImpl(model: Opaque, timeout: i32) => DEFAULT_STREAM;
-    launch aclmdlRIExecuteAsyncImpl(model: Opaque, stream: Opaque) => stream;
+    graph aclmdlRIExecuteImpl(model: Opaque, timeout: i32) => DEFAULT_STREAM;
+    graph aclmdlRIExecuteAsyncImpl(model: Opaque, stream: Opaque) => stream;
 
     alloc rtMalloc(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
     alloc rtMallocCached(out: Out, size: u64, kind: u32, module: u16) => out, typed(size, kind);
@@ -166,8 +173,8 @@ hooks! {
     launch rtsLaunchKernelWithConfig(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
     launch rtsLaunchKernelWithDevArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: *const c_void, size: u32, reserve: Opaque) => stream;
     launch rtsLaunchKernelWithHostArgs(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, size: u32, holders: Opaque, holder_count: u32) => stream;
-    launch rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => stream;
-    launch rtModelExecuteSync(model: Opaque, stream: Opaque, flag: u32, timeout: i32) => stream;
-    launch rtsModelExecute(model: Opaque, timeout: i32) => DEFAULT_STREAM;
-    launch rtsModelExecuteAsync(model: Opaque, stream: Opaque) => stream;
+    graph rtModelExecute(model: Opaque, stream: Opaque, flag: u32) => stream;
+    graph rtModelExecuteSync(model: Opaque, stream: Opaque, flag: u32, timeout: i32) => stream;
+    graph rtsModelExecute(model: Opaque, timeout: i32) => DEFAULT_STREAM;
+    graph rtsModelExecuteAsync(model: Opaque, stream: Opaque) => stream;
 }

@@ -10,11 +10,16 @@
 use core::ffi::c_void;
 
 use vnpu_quota_abi::charge::{CUDA_BLOCKS, CUDA_POOL, HUGE_UNIT};
-use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, Vendor};
+use vnpu_quota_abi::table::{CURRENT_DEVICE, KeyKind, NO_DEVICE, Vendor};
 
+use crate::arrays::map_arrays;
 use crate::call::{
-    Wish, alloc, attach, close, context, free, hold, info, launch, map, release, reset, retain, total, unmap,
+    Supply, Wish, alloc, attach, close, context, free, free_in_order, info, launch, map, retain, total, unmap,
 };
+use crate::contexts::{destroy, primary, release, wipe};
+use crate::exports::{export, import};
+use crate::graphs::{child, end, node, ready, run, trim, upload};
+use crate::pools::pool;
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
 
@@ -42,12 +47,16 @@ pub(super) fn memory(size: u64) -> Wish {
         device: CURRENT_DEVICE,
         kind: KeyKind::Address,
         exempt: false,
-        stream: None,
+        supply: Supply::Context,
     }
 }
 
 fn ordered(size: usize, stream: Opaque) -> Wish {
-    Wish { stream: Some(stream), policy: CUDA_POOL, ..memory(size as u64) }
+    Wish { supply: Supply::Stream(stream), policy: CUDA_POOL, ..memory(size as u64) }
+}
+
+fn pooled(size: usize, pool: Opaque, stream: Opaque) -> Wish {
+    Wish { supply: Supply::Pool(pool, stream), policy: CUDA_POOL, ..memory(size as u64) }
 }
 
 /// Memory that is also mapped on the host: whole pages.
@@ -64,21 +73,49 @@ pub(super) fn pitched(width: usize, height: usize) -> Wish {
     memory(row(width as u64).saturating_mul(height as u64))
 }
 
-/// `CUmemAllocationProp`: {type, handle types, location {type, id}, ...}.
-fn physical(size: usize, properties: *const c_void) -> Wish {
+/// `CU_MEM_ALLOCATION_TYPE_MANAGED`: memory that moves to where it is used, whatever place it was made for.
+const MANAGED: i32 = 2;
+
+/// Where memory of an allocation type is, by the place {type, id} that it is made for.
+fn home(allocation: i32, place: i32, id: i32) -> i32 {
+    match place {
+        // `CU_MEM_LOCATION_TYPE_DEVICE`.
+        1 => id,
+        // `..._DEVICE_LOCALITY_DOMAIN`, a part of a device's memory: the device's number is a byte.
+        6 => id & 0xff,
+        // `..._HOST`, `..._HOST_NUMA` and `..._HOST_NUMA_CURRENT`.
+        2..=4 if allocation != MANAGED => NO_DEVICE,
+        _ => CURRENT_DEVICE,
+    }
+}
+
+/// Of `CUmemAllocationProp` and `CUmemPoolProps`, which both begin with {type, handle types, location {type, id}}.
+fn home_of(properties: *const c_void) -> i32 {
+    if properties.is_null() {
+        return CURRENT_DEVICE;
+    }
     let word = |index: usize| {
         // SAFETY: the program's structure, larger than four words, readable.
         unsafe { properties.cast::<i32>().add(index).read_unaligned() }
     };
-    let known = !properties.is_null();
-    // `CU_MEM_LOCATION_TYPE_DEVICE`; the others are on the host.
-    let on_device = known && word(2) == 1;
-    Wish {
-        device: if on_device { word(3) } else { CURRENT_DEVICE },
-        kind: KeyKind::Handle,
-        exempt: known && !on_device,
-        ..memory(size as u64)
+    home(word(0), word(2), word(3))
+}
+
+/// Of a `CUmemLocation`.
+fn home_at(location: *const c_void, allocation: i32) -> i32 {
+    if location.is_null() {
+        return CURRENT_DEVICE;
     }
+    // SAFETY: the program's structure of two words, readable.
+    let [place, id] = unsafe { location.cast::<[i32; 2]>().read_unaligned() };
+    home(allocation, place, id)
+}
+
+/// Memory of a handle.
+fn physical(size: usize, properties: *const c_void) -> Wish {
+    let device = home_of(properties);
+    let (kind, exempt) = (KeyKind::Handle, device == NO_DEVICE);
+    Wish { device, kind, exempt, supply: Supply::Device, ..memory(size as u64) }
 }
 
 /// Extents of an array.
@@ -88,6 +125,8 @@ struct Extents {
     depth: u64,
     format: u32,
     channels: u32,
+    /// The depth counts layers, or faces of cubes: each level has all of them.
+    layered: bool,
 }
 
 impl Extents {
@@ -102,15 +141,20 @@ impl Extents {
             0x93..=0x96 | 0x99..=0x9e => (4, 16),
             _ => (1, 4 * u64::from(self.channels)),
         };
-        let longest = self.width.max(self.height).max(self.depth).max(1);
+        let depth = if self.layered { 1 } else { self.depth };
+        let longest = self.width.max(self.height).max(depth).max(1);
         (0..levels.clamp(1, 1 + longest.ilog2())).fold(0_u64, |sum, level| {
             let shrunk = |extent: u64| (extent >> level).max(1);
             let squares = |extent: u64| shrunk(extent).div_ceil(side);
             let flat = row(squares(self.width).saturating_mul(unit)).saturating_mul(squares(self.height));
-            sum.saturating_add(flat.saturating_mul(shrunk(self.depth)))
+            let planes = if self.layered { self.depth.max(1) } else { shrunk(self.depth) };
+            sum.saturating_add(flat.saturating_mul(planes))
         })
     }
 }
+
+/// `CUDA_ARRAY3D_LAYERED` and `CUDA_ARRAY3D_CUBEMAP`.
+const LAYERED: u32 = 0x05;
 
 /// `CUDA_ARRAY3D_SPARSE` and `CUDA_ARRAY3D_DEFERRED_MAPPING`: memory of `cuMemCreate` is mapped into it later.
 const WITHOUT_MEMORY: u32 = 0xc0;
@@ -130,9 +174,16 @@ fn plane<W: Copy + Into<Wide>>(descriptor: *const c_void, deep: bool, levels: u3
         // SAFETY: as above; two words follow the extents, three in a deep one.
         unsafe { descriptor.cast::<W>().add(extents).cast::<u32>().add(index).read_unaligned() }
     };
-    let depth = if deep { extent(2) } else { 0 };
-    let all = Extents { width: extent(0), height: extent(1), depth, format: word(0), channels: word(1) };
-    Wish { exempt: deep && word(2) & WITHOUT_MEMORY != 0, ..memory(all.bytes(levels)) }
+    let (depth, flags) = if deep { (extent(2), word(2)) } else { (0, 0) };
+    let all = Extents {
+        width: extent(0),
+        height: extent(1),
+        depth,
+        format: word(0),
+        channels: word(1),
+        layered: flags & LAYERED != 0,
+    };
+    Wish { exempt: flags & WITHOUT_MEMORY != 0, ..memory(all.bytes(levels)) }
 }
 
 /// A number of either width.
@@ -168,6 +219,42 @@ fn first_stream(list: *const c_void, count: u32) -> Opaque {
     unsafe { list.cast::<u8>().add(40).cast::<Opaque>().read_unaligned() }
 }
 
+/// Bytes of a `CUDA_MEM_ALLOC_NODE_PARAMS`: after a `CUmemPoolProps`, an address and a number.
+fn size_of_node(parameters: *const c_void) -> u64 {
+    if parameters.is_null() {
+        return 0;
+    }
+    // SAFETY: the program's structure, larger than that, readable.
+    unsafe { parameters.cast::<u8>().add(104).cast::<u64>().read_unaligned() }
+}
+
+/// `CU_GRAPH_NODE_TYPE_GRAPH` and `CU_GRAPH_NODE_TYPE_MEM_ALLOC`.
+const CHILD_GRAPH: i32 = 4;
+const ALLOCATION: i32 = 10;
+/// `CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE`: only such a child may allocate.
+const MOVED: i32 = 1;
+
+/// A call that adds a node of any type, by a `CUgraphNodeParams`: its type, three words, and what is of the type.
+fn added(vendor: Vendor, real: impl Fn() -> i32, graph: Opaque, parameters: *const c_void) -> i32 {
+    if parameters.is_null() {
+        return real();
+    }
+    // SAFETY: the program's structure of 256 bytes, readable.
+    let (kind, rest) =
+        unsafe { (parameters.cast::<i32>().read_unaligned(), parameters.cast::<u8>().add(16)) };
+    match kind {
+        ALLOCATION => node(vendor, real, graph, home_of(rest.cast()), size_of_node(rest.cast())),
+        CHILD_GRAPH => {
+            // SAFETY: as above; {graph, ownership}.
+            let (moved, ownership) = unsafe {
+                (rest.cast::<Opaque>().read_unaligned(), rest.add(8).cast::<i32>().read_unaligned())
+            };
+            if ownership == MOVED { child(vendor, real, moved, graph) } else { real() }
+        }
+        _ => real(),
+    }
+}
+
 fn key(address: u64) -> Opaque {
     core::ptr::with_exposed_provenance_mut(address as usize)
 }
@@ -178,8 +265,8 @@ hooks! {
     alloc cuMemAllocManaged(out: Out, size: usize, flags: u32) => place(out), managed(size);
     alloc cuMemAllocAsync(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, stream);
     alloc cuMemAllocAsync_ptsz(out: Out, size: usize, stream: Opaque) => place(out), ordered(size, own(stream));
-    alloc cuMemAllocFromPoolAsync(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, stream);
-    alloc cuMemAllocFromPoolAsync_ptsz(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), ordered(size, own(stream));
+    alloc cuMemAllocFromPoolAsync(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), pooled(size, pool, stream);
+    alloc cuMemAllocFromPoolAsync_ptsz(out: Out, size: usize, pool: Opaque, stream: Opaque) => place(out), pooled(size, pool, own(stream));
     alloc cuMemCreate(handle: Out, size: usize, properties: *const c_void, flags: u64) => place(handle), physical(size, properties);
     alloc cuArrayCreate(array: *mut Opaque, descriptor: *const c_void) => array, plane::<u32>(descriptor, false, 1);
     alloc cuArrayCreate_v2(array: *mut Opaque, descriptor: *const c_void) => array, plane::<usize>(descriptor, false, 1);
@@ -188,30 +275,38 @@ hooks! {
     alloc cuMipmappedArrayCreate(array: *mut Opaque, descriptor: *const c_void, levels: u32) => array, plane::<usize>(descriptor, true, levels);
     free cuMemFree(address: u32) => key(u64::from(address)), KeyKind::Address;
     free cuMemFree_v2(address: u64) => key(address), KeyKind::Address;
-    free cuMemFreeAsync(address: u64, stream: Opaque) => key(address), KeyKind::Address;
-    free cuMemFreeAsync_ptsz(address: u64, stream: Opaque) => key(address), KeyKind::Address;
+    free_in_order cuMemFreeAsync(address: u64, stream: Opaque) => key(address), stream;
+    free_in_order cuMemFreeAsync_ptsz(address: u64, stream: Opaque) => key(address), own(stream);
     free cuMemRelease(handle: u64) => key(handle), KeyKind::Handle;
     free cuArrayDestroy(array: Opaque) => array, KeyKind::Address;
     free cuMipmappedArrayDestroy(array: Opaque) => array, KeyKind::Address;
     retain cuMemRetainAllocationHandle(handle: *mut u64, address: Opaque) => handle;
-    retain cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle;
+    import cuMemImportFromShareableHandle(handle: *mut u64, exported: Opaque, kind: i32) => handle, exported, kind;
+    export cuMemExportToShareableHandle(out: Opaque, handle: u64, kind: i32, flags: u64) => out, handle, kind;
     map cuMemMap(address: u64, size: usize, offset: usize, handle: u64, flags: u64) => address, size as u64, handle;
     unmap cuMemUnmap(address: u64, size: usize) => address, size as u64;
+    pool cuMemPoolCreate(out: *mut Opaque, properties: *const c_void) => out, home_of(properties);
+    pool cuDeviceGetDefaultMemPool(out: *mut Opaque, device: i32) => out, device;
+    pool cuDeviceGetMemPool(out: *mut Opaque, device: i32) => out, device;
+    pool cuMemGetDefaultMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
+    pool cuMemGetMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
+    map_arrays cuMemMapArrayAsync(list: *const c_void, count: u32, stream: Opaque) => list, count;
+    map_arrays cuMemMapArrayAsync_ptsz(list: *const c_void, count: u32, stream: Opaque) => list, count;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
     total cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) => bytes, device;
-    hold cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => device;
+    primary cuDevicePrimaryCtxRetain(context: *mut Opaque, device: i32) => context, device;
     attach cuCtxCreate(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v2(context: *mut Opaque, flags: u32, device: i32) => ;
     attach cuCtxCreate_v3(context: *mut Opaque, affinities: Opaque, count: i32, flags: u32, device: i32) => ;
     attach cuCtxCreate_v4(context: *mut Opaque, parameters: Opaque, flags: u32, device: i32) => ;
-    context cuCtxDestroy(doomed: Opaque) => doomed;
-    context cuCtxDestroy_v2(doomed: Opaque) => doomed;
+    destroy cuCtxDestroy(doomed: Opaque) => doomed;
+    destroy cuCtxDestroy_v2(doomed: Opaque) => doomed;
     context cuCtxDetach(doomed: Opaque) => doomed;
     context cuGreenCtxDestroy(doomed: Opaque) => ANY_CONTEXT;
     release cuDevicePrimaryCtxRelease(device: i32) => device;
     release cuDevicePrimaryCtxRelease_v2(device: i32) => device;
-    reset cuDevicePrimaryCtxReset(device: i32) => device;
-    reset cuDevicePrimaryCtxReset_v2(device: i32) => device;
+    wipe cuDevicePrimaryCtxReset(device: i32) => device;
+    wipe cuDevicePrimaryCtxReset_v2(device: i32) => device;
     close cuStreamDestroy(stream: Opaque) => stream;
     close cuStreamDestroy_v2(stream: Opaque) => stream;
     close cuStreamBeginCapture(stream: Opaque) => stream;
@@ -230,6 +325,19 @@ hooks! {
     launch cuLaunchCooperativeKernel(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => stream;
     launch cuLaunchCooperativeKernel_ptsz(function: Opaque, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared: u32, stream: Opaque, parameters: *mut Opaque) => own(stream);
     launch cuLaunchCooperativeKernelMultiDevice(list: *const c_void, count: u32, flags: u32) => first_stream(list, count);
-    launch cuGraphLaunch(graph: Opaque, stream: Opaque) => stream;
-    launch cuGraphLaunch_ptsz(graph: Opaque, stream: Opaque) => own(stream);
+    run cuGraphLaunch(exec: Opaque, stream: Opaque) => exec, stream;
+    run cuGraphLaunch_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
+    upload cuGraphUpload(exec: Opaque, stream: Opaque) => exec, stream;
+    upload cuGraphUpload_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
+    node cuGraphAddMemAllocNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, home_of(parameters), size_of_node(parameters);
+    added cuGraphAddNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    added cuGraphAddNode_v2(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    ready cuGraphInstantiate(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
+    ready cuGraphInstantiate_v2(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
+    ready cuGraphInstantiateWithFlags(exec: *mut Opaque, graph: Opaque, flags: u64) => graph, exec;
+    ready cuGraphInstantiateWithParams(exec: *mut Opaque, graph: Opaque, parameters: Opaque) => graph, exec;
+    ready cuGraphInstantiateWithParams_ptsz(exec: *mut Opaque, graph: Opaque, parameters: Opaque) => graph, exec;
+    end cuGraphExecDestroy(exec: Opaque) => exec;
+    end cuGraphDestroy(graph: Opaque) => graph;
+    trim cuDeviceGraphMemTrim(device: i32) => device;
 }

@@ -1,0 +1,175 @@
+//! What the accounting of memory asks the CUDA driver, past our own hooks.
+
+use std::ffi::{CStr, c_void};
+
+use vnpu_quota_abi::table::FrontTable;
+
+use crate::chips::resolve;
+use crate::process::Process;
+
+type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
+type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
+type GetDevice = unsafe extern "C" fn(*mut i32) -> i32;
+type StreamDevice = unsafe extern "C" fn(*mut c_void, *mut i32) -> i32;
+type StreamContext = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> i32;
+type CaptureInfo = unsafe extern "C" fn(
+    *mut c_void,
+    *mut i32,
+    *mut u64,
+    *mut *mut c_void,
+    *mut *const c_void,
+    *mut usize,
+) -> i32;
+type GraphAttribute = unsafe extern "C" fn(i32, i32, *mut u64) -> i32;
+type GraphTrim = unsafe extern "C" fn(i32) -> i32;
+type GetState = unsafe extern "C" fn(i32, *mut u32, *mut i32) -> i32;
+
+/// The functions; `None` where the driver is older than one.
+pub(crate) struct Driver {
+    current: GetContext,
+    primary_state: Option<GetState>,
+    stream_device: Option<StreamDevice>,
+    stream_context: Option<StreamContext>,
+    push: SetContext,
+    pop: GetContext,
+    device: GetDevice,
+    capture_info: Option<CaptureInfo>,
+    graph_attribute: Option<GraphAttribute>,
+    graph_trim: Option<GraphTrim>,
+}
+
+/// `CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT`.
+const RESERVED_FOR_GRAPHS: i32 = 2;
+
+impl Driver {
+    fn find(front: &FrontTable) -> Option<Self> {
+        let find = |name: &CStr| resolve(front, &[name]);
+        let current = find(c"cuCtxGetCurrent")?;
+        let push = find(c"cuCtxPushCurrent_v2")?;
+        let pop = find(c"cuCtxPopCurrent_v2")?;
+        let device = find(c"cuCtxGetDevice")?;
+        // SAFETY: functions of these names have these C types (cuda.h; a CUdevice is an int).
+        unsafe {
+            Some(Self {
+                current: std::mem::transmute::<*mut c_void, GetContext>(current),
+                primary_state: find(c"cuDevicePrimaryCtxGetState")
+                    .map(|f| std::mem::transmute::<*mut c_void, GetState>(f)),
+                // Since CUDA 12.8; before, its context is asked for, since 9.2.
+                stream_device: find(c"cuStreamGetDevice")
+                    .map(|f| std::mem::transmute::<*mut c_void, StreamDevice>(f)),
+                stream_context: find(c"cuStreamGetCtx")
+                    .map(|f| std::mem::transmute::<*mut c_void, StreamContext>(f)),
+                push: std::mem::transmute::<*mut c_void, SetContext>(push),
+                pop: std::mem::transmute::<*mut c_void, GetContext>(pop),
+                device: std::mem::transmute::<*mut c_void, GetDevice>(device),
+                // Since CUDA 11.3 and 11.4, as memory of graphs itself.
+                capture_info: find(c"cuStreamGetCaptureInfo_v2")
+                    .map(|f| std::mem::transmute::<*mut c_void, CaptureInfo>(f)),
+                graph_attribute: find(c"cuDeviceGetGraphMemAttribute")
+                    .map(|f| std::mem::transmute::<*mut c_void, GraphAttribute>(f)),
+                graph_trim: find(c"cuDeviceGraphMemTrim")
+                    .map(|f| std::mem::transmute::<*mut c_void, GraphTrim>(f)),
+            })
+        }
+    }
+
+    /// The calling thread's context.
+    pub(crate) fn current_context(&self) -> Option<u64> {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the vendor's function with a valid pointer.
+        let code = unsafe { (self.current)(&raw mut context) };
+        (code == 0).then_some(context as u64)
+    }
+
+    /// The calling thread's device.
+    pub(crate) fn current_device(&self) -> Option<i32> {
+        let mut device = -1;
+        // SAFETY: as above.
+        let code = unsafe { (self.device)(&raw mut device) };
+        (code == 0 && device >= 0).then_some(device)
+    }
+
+    /// The graph that a stream in capture becomes.
+    pub(crate) fn captured_graph(&self, stream: u64) -> Option<u64> {
+        let (mut status, mut number, mut graph) = (0, 0, std::ptr::null_mut());
+        let none = std::ptr::null_mut::<c_void>();
+        // SAFETY: the program's own stream, valid pointers, and null for what is not asked.
+        let code = unsafe {
+            (self.capture_info?)(
+                stream as *mut c_void,
+                &raw mut status,
+                &raw mut number,
+                &raw mut graph,
+                none.cast(),
+                none.cast(),
+            )
+        };
+        (code == 0 && status == 1).then_some(graph as u64)
+    }
+
+    /// Bytes that the driver keeps for graphs on a device.
+    pub(crate) fn kept_for_graphs(&self, device: i32) -> Option<u64> {
+        let mut bytes = 0;
+        // SAFETY: a valid pointer to a number of 64 bits, as this attribute is.
+        let code = unsafe { (self.graph_attribute?)(device, RESERVED_FOR_GRAPHS, &raw mut bytes) };
+        (code == 0).then_some(bytes)
+    }
+
+    /// Has it give back what none of them needs.
+    pub(crate) fn trim_graphs(&self, device: i32) {
+        if let Some(trim) = self.graph_trim {
+            // SAFETY: the vendor's function.
+            let _ = unsafe { trim(device) };
+        }
+    }
+
+    /// The device of a stream that the program made.
+    pub(crate) fn device_of_stream(&self, stream: u64) -> Option<i32> {
+        let stream = stream as *mut c_void;
+        if let Some(ask) = self.stream_device {
+            let mut device = -1;
+            // SAFETY: the program's own stream and a valid pointer.
+            let code = unsafe { ask(stream, &raw mut device) };
+            return (code == 0 && device >= 0).then_some(device);
+        }
+        let mut context = std::ptr::null_mut();
+        // SAFETY: as above.
+        if unsafe { (self.stream_context?)(stream, &raw mut context) } != 0 {
+            return None;
+        }
+        self.device_of_context(context)
+    }
+
+    /// Only of the current context it can be asked (before CUDA 13).
+    fn device_of_context(&self, context: *mut c_void) -> Option<i32> {
+        let (mut device, mut popped) = (-1, std::ptr::null_mut());
+        // SAFETY: a context that the driver gave, and valid pointers; what is pushed is popped.
+        unsafe {
+            if (self.push)(context) != 0 {
+                return None;
+            }
+            let code = (self.device)(&raw mut device);
+            let _ = (self.pop)(&raw mut popped);
+            (code == 0 && device >= 0).then_some(device)
+        }
+    }
+
+    /// Whether a device has its primary context now.
+    pub(crate) fn has_primary(&self, device: i32) -> Option<bool> {
+        let (mut flags, mut active) = (0, 0);
+        // SAFETY: as above.
+        let code = unsafe { (self.primary_state?)(device, &raw mut flags, &raw mut active) };
+        (code == 0).then_some(active != 0)
+    }
+}
+
+impl Process {
+    /// The driver; `None` while it is not loaded.
+    pub(crate) fn driver(&self) -> Option<&Driver> {
+        if let Some(driver) = self.driver.get() {
+            return Some(driver);
+        }
+        let found = Driver::find(self.front)?;
+        Some(self.driver.get_or_init(|| found))
+    }
+}

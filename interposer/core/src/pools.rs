@@ -1,0 +1,46 @@
+//! Memory pools of the CUDA driver, and streams: on which device memory is that is given in stream order. The context that
+//! the calling thread has current says nothing of it, and it need not have one.
+
+use std::ffi::c_void;
+
+use vnpu_quota_abi::table::{CURRENT_DEVICE, Vendor};
+
+use crate::pointers::Plain;
+use crate::process::Process;
+
+/// What is known of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pool {
+    device: i32,
+}
+
+// SAFETY: numbers.
+unsafe impl Plain for Pool {}
+
+/// The default streams have no handles of their own: null, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are of the
+/// context that the calling thread has current.
+const LAST_DEFAULT_STREAM: u64 = 2;
+
+impl Process {
+    /// A pool has its memory on a device.
+    pub(crate) fn note_pool(&self, pool: *mut c_void, device: i32) {
+        self.retry();
+        let _ = self.pools.insert(pool as u64, Pool { device });
+    }
+
+    /// The device of a stream.
+    pub(crate) fn device_of_stream(&self, stream: u64) -> i32 {
+        if stream <= LAST_DEFAULT_STREAM || self.sees_one(Vendor::Cuda) {
+            return CURRENT_DEVICE;
+        }
+        self.driver().and_then(|driver| driver.device_of_stream(stream)).unwrap_or(CURRENT_DEVICE)
+    }
+
+    /// The device of a pool. One that is not known, which is one of another process's, gives nothing.
+    pub(crate) fn device_of_pool(&self, pool: u64, stream: u64) -> i32 {
+        match self.pools.get(pool) {
+            Some(Pool { device }) if device != CURRENT_DEVICE => device,
+            _ => self.device_of_stream(stream),
+        }
+    }
+}
