@@ -22,6 +22,7 @@ use crate::allowance::Allowance;
 use crate::chip_region::ChipRegion;
 use crate::clock;
 use crate::events::{Events, Site};
+use crate::log;
 use crate::measure::Measure;
 use crate::streams::Streams;
 
@@ -44,6 +45,9 @@ pub(crate) struct Lane {
     streams: Streams,
     /// Whether a thread decides.
     turn: AtomicBool,
+    /// Whether the thread that decides has not come back for [`PATIENCE`]: it is in a call of the vendor's that may never
+    /// return, and nobody waits for it any more.
+    stuck: AtomicBool,
     inner: ManuallyDrop<UnsafeCell<Inner>>,
     counts: Counts,
     /// What the program's thread had current when it decided last, for the helper thread; [`NOWHERE`] while unknown.
@@ -138,6 +142,7 @@ impl Lane {
             allowance: Allowance::new(),
             streams: Streams::new(),
             turn: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             inner: ManuallyDrop::new(UnsafeCell::new(inner)),
             counts: Counts::default(),
             site: AtomicUsize::new(NOWHERE),
@@ -179,8 +184,13 @@ impl Lane {
                         None => break false,
                     }
                 }
-                None if now.saturating_sub(*no_turn_since.get_or_insert(now)) <= PATIENCE => Some(now),
+                None if !self.stuck.load(Ordering::Relaxed)
+                    && now.saturating_sub(*no_turn_since.get_or_insert(now)) <= PATIENCE =>
+                {
+                    Some(now)
+                }
                 None => {
+                    self.give_up_turn();
                     self.counts.forced_admits.fetch_add(1, Ordering::Relaxed);
                     self.counts.launches.fetch_add(1, Ordering::Relaxed);
                     break false;
@@ -287,11 +297,24 @@ impl Lane {
     fn wait_for_turn(&self) -> Option<Turn<'_>> {
         let begun = clock::now();
         loop {
-            match self.take_turn() {
-                None if clock::now().saturating_sub(begun) < PATIENCE => std::thread::sleep(STEP),
-                turn => return turn,
+            let turn = self.take_turn();
+            if turn.is_some() || self.stuck.load(Ordering::Relaxed) {
+                return turn;
             }
+            if clock::now().saturating_sub(begun) > PATIENCE {
+                self.give_up_turn();
+                return None;
+            }
+            std::thread::sleep(STEP);
         }
+    }
+
+    fn give_up_turn(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+        log::once(
+            log::Kind::Stuck,
+            "a call of the vendor's for an event does not return; compute is not limited until it does",
+        );
     }
 
     /// Adds what was counted since the last report to the claim's counters.
@@ -312,7 +335,9 @@ impl Lane {
     }
 
     fn take_turn(&self) -> Option<Turn<'_>> {
-        self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Turn(self))
+        self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        self.stuck.store(false, Ordering::Relaxed);
+        Some(Turn(self))
     }
 
     /// Decides on a launch; `None` when it may go now, and is under way, else when to ask again.

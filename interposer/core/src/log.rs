@@ -15,6 +15,7 @@ pub(crate) enum Kind {
     Compute = 32,
     Cut = 64,
     Unhooked = 128,
+    Stuck = 256,
 }
 
 static WRITTEN: AtomicU32 = AtomicU32::new(0);

@@ -32,12 +32,13 @@ fn built() -> &'static Path {
 
 /// Runs a program of `strict.c` in a claim of the whole GPU; how much of its work was charged.
 fn charged(what: &str) -> f64 {
-    let (worked, busy) = run(what, 100);
-    busy / worked
+    let run = run(what, 100);
+    assert_eq!(run.forced, 0, "{what}: {}", run.log);
+    run.busy / run.worked
 }
 
-/// Runs a program in a claim of so much of the GPU: seconds of work, and seconds charged.
-fn run(what: &str, cores: u32) -> (f64, f64) {
+/// Runs a program in a claim of so much of the GPU.
+fn run(what: &str, cores: u32) -> Run {
     let node = Node::empty();
     let mut gpu = gpu_share([7; 16], GIB);
     gpu.cores = Percent(cores);
@@ -46,11 +47,21 @@ fn run(what: &str, cores: u32) -> (f64, f64) {
         support::arch::program(&built().join("client"), &libraries().join("libvnpu.so"), built());
     let out = command.arg(what).env("VNPU_REGION_DIR", node.dir.path()).output().unwrap();
     let (text, log) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
-    assert!(text.starts_with("failed=0 wrongs=0 worked="), "{what}: {text}{log}");
+    assert!(text.contains("failed=0 wrongs=0 worked="), "{what}: {text}{log}");
     let worked = text.trim_end().rsplit('=').next().unwrap().trim().parse::<f64>().unwrap();
     let compute = node.agent.usage(&uid(1)).unwrap().chips[0].compute;
-    assert_eq!(compute.forced, 0, "{what}: {log}");
-    (worked / 1e9, compute.busy.as_secs_f64())
+    Run { worked: worked / 1e9, busy: compute.busy.as_secs_f64(), forced: compute.forced, text, log }
+}
+
+struct Run {
+    /// Seconds of work that the device did.
+    worked: f64,
+    /// Seconds that were charged.
+    busy: f64,
+    /// Launches that were let through out of despair.
+    forced: u64,
+    text: String,
+    log: String,
 }
 
 #[test]
@@ -90,8 +101,28 @@ fn a_launch_that_takes_long_on_its_way_is_charged() {
 #[test]
 fn threads_that_wait_for_long_are_not_let_through_for_each_others_sake() {
     let begun = Instant::now();
-    let (worked, busy) = run("threads", 1);
+    let Run { worked, busy, forced, log, .. } = run("threads", 1);
+    assert_eq!(forced, 0, "{log}");
     // The share, what an idle claim saves up, and what is charged only when it is over.
     let most = 0.01 * begun.elapsed().as_secs_f64() + 0.020 + 3.0 * 0.030;
     assert!(worked <= most && busy >= worked - 0.061, "{worked} of {most}, {busy} charged");
+}
+
+#[test]
+fn a_call_of_the_vendors_that_does_not_return_holds_up_one_launch_and_the_limit_comes_back() {
+    let run = run("hang", 100);
+    let times: Vec<u64> = run
+        .text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("first=").or_else(|| word.strip_prefix("second="))?.parse().ok())
+        .collect();
+    // Two seconds for the first launch that finds it; none for those after it.
+    assert!((1900..20_000).contains(&times[0]) && times[1] < 1000, "{}", run.text);
+    assert!(
+        run.forced >= 20 && run.log.matches("does not return").count() == 1,
+        "{} {}",
+        run.forced,
+        run.log
+    );
+    assert!(run.busy > 0.1, "what was launched afterwards is charged: {}", run.busy);
 }

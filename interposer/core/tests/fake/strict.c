@@ -78,6 +78,9 @@ static struct thing *checked(P handle, int kind, const char *where) {
 #define LOCKED pthread_mutex_lock(&lock)
 #define DONE(code) do { int code_ = (code); pthread_mutex_unlock(&lock); return code_; } while (0)
 
+static int hangs;
+void strict_hang(int on) { __atomic_store_n(&hangs, on, __ATOMIC_RELAXED); }
+
 static void others_are_slow(void) {
     if (syscall(SYS_gettid) != getpid()) pass(300000);
 }
@@ -209,6 +212,7 @@ int cuEventRecord(P event, P stream) {
     DONE(0);
 }
 int cuEventQuery(P event) {
+    while (syscall(SYS_gettid) != getpid() && __atomic_load_n(&hangs, __ATOMIC_RELAXED)) pass(1000000);
     LOCKED;
     struct thing *asked = checked(event, EVENT, __func__);
     DONE(asked != NULL && asked->at > now() ? 600 : 0);
@@ -350,6 +354,26 @@ static void threads(void) {
     for (int i = 0; i < 4; i++) pthread_join(all[i], NULL);
 }
 
+/* The helper thread's question for an event does not return for a while. */
+static void hang(void) {
+    void (*let)(int) = dlsym(library, "strict_hang");
+    P one = stream();
+    launch_in(one, 20000000, 0);
+    let(1);
+    pass(30000000);
+    U64 begun = now();
+    for (int i = 0; i < 20; i++) launch_in(one, 1000000, 0);
+    U64 all = now() - begun;
+    begun = now();
+    for (int i = 0; i < 20; i++) launch_in(one, 1000000, 0);
+    printf("first=%llu second=%llu ", (unsigned long long)all / 1000000, (unsigned long long)(now() - begun) / 1000000);
+    let(0);
+    wait_for(one);
+    pass(100000000);
+    for (int i = 0; i < 100; i++) launch_in(one, 1000000, 0);
+    wait_for(one);
+}
+
 /* Launches one after the other, and says so. */
 static void paced(void) {
     P one = stream();
@@ -369,7 +393,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"paced", paced},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"hang", hang}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
