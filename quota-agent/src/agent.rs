@@ -258,9 +258,10 @@ impl Agent {
     /// What the claims on `chip` have of it, by their quotas and ledgers.
     fn parties_on(&self, entries: &Entries, chip: &DeviceUuid) -> Vec<Party> {
         let mut out = Vec::new();
-        for uid in entries.claims_on(chip) {
+        for (entry, uid) in entries.claims_on(chip) {
             match self.party_on(&uid, chip) {
-                Ok(party) => out.extend(party),
+                // A quota that a disk has spoiled names any entry, another claim's or none that there is.
+                Ok(party) => out.extend(party.filter(|party| party.values.entry == entry)),
                 Err(error) => {
                     tracing::warn!(claim = %uid, %error, "its entry of a chip is not brought right")
                 }

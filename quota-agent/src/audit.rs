@@ -82,7 +82,7 @@ impl Agent {
     pub fn books(&self, chip: &DeviceUuid) -> Books {
         let entries = self.lock();
         let mut books = Books::default();
-        for uid in entries.claims_on(chip) {
+        for (_, uid) in entries.claims_on(chip) {
             if let Ok(Some(claim)) = Claim::open(self.layout(), &uid)
                 && let Ok(slots) = claim.usage.slots()
             {
@@ -147,7 +147,7 @@ impl Agent {
     ) -> Vec<Party> {
         let entries = self.lock();
         let mut parties = Vec::new();
-        for uid in entries.claims_on(chip) {
+        for (_, uid) in entries.claims_on(chip) {
             let party = self.party(&uid, chip, promise(&uid), out);
             match party {
                 Ok(party) => parties.extend(party),

@@ -73,9 +73,10 @@ impl Entries {
         Some((chip, entry, last))
     }
 
-    /// The claims on `chip`.
-    pub(crate) fn claims_on(&self, chip: &DeviceUuid) -> Vec<ClaimUid> {
-        self.chips.get(chip).map(|taken| taken.values().cloned().collect()).unwrap_or_default()
+    /// The claims on `chip`, each with its entry.
+    pub(crate) fn claims_on(&self, chip: &DeviceUuid) -> Vec<(u16, ClaimUid)> {
+        let taken = self.chips.get(chip).into_iter().flatten();
+        taken.map(|(entry, claim)| (*entry, claim.clone())).collect()
     }
 
     /// All chips that have claims.

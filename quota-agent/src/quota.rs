@@ -4,6 +4,7 @@
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_driver::share::{ChipShare, ClaimShares, ComputeMode, OnFailure, Overhead};
+use vnpu_quota_abi::DEVICE_ENTRIES;
 use vnpu_quota_abi::header::Header;
 use vnpu_quota_abi::line::Mode;
 use vnpu_quota_abi::quota::{CHARGE_OVERHEAD, FAIL_CLOSED, QuotaEntry, QuotaValues, UUID_SIZE, quota_size};
@@ -133,6 +134,9 @@ impl QuotaRegion {
                     .ok()
                     .and_then(|text| DeviceUuid::new(text).ok())
                     .ok_or_else(|| self.file.invalid("a chip's identity in it is no identity"))?;
+                if values.entry >= DEVICE_ENTRIES {
+                    return Err(self.file.invalid("it names an entry that no chip has"));
+                }
                 Ok((uuid, values))
             })
             .collect()

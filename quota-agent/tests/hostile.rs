@@ -469,3 +469,22 @@ fn a_neighbour_cannot_put_a_claim_into_debt_that_its_own_ledger_does_not_know_of
     agent.reap().unwrap();
     assert_eq!(seconds_ahead(entry), 0);
 }
+
+/// No tenant can write it, a disk can.
+#[test]
+fn a_quota_that_names_an_entry_that_no_chip_has_spoils_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::open(dir.path()).unwrap();
+    let regions = agent.create(&shares(1, &[("A", 4)])).unwrap();
+    agent.create(&shares(2, &[("A", 4)])).unwrap();
+    // The entry number, 72 bytes into the first chip.
+    let at = HEADER_SIZE + 72;
+    open(&regions.quota).write_all_at(&[0x40, 0x9c], at as u64).unwrap();
+    drop(agent);
+    let agent = Agent::open(dir.path()).unwrap();
+    agent.reap().unwrap();
+    agent.create(&shares(3, &[("A", 4)])).unwrap();
+    assert_eq!(agent.usage(&uid(2)).unwrap().chips[0].quota, Bytes::gib(4));
+    agent.create(&shares(1, &[("A", 4)])).unwrap();
+    assert_eq!(agent.usage(&uid(1)).unwrap().chips[0].quota, Bytes::gib(4));
+}
