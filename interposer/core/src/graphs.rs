@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use vnpu_quota_abi::charge::HUGE_UNIT;
 use vnpu_quota_abi::ledger;
-use vnpu_quota_abi::table::{CURRENT_DEVICE, GraphTickets, Ticket, Vendor, Verdict};
+use vnpu_quota_abi::table::{GraphTickets, Ticket, Vendor, Verdict};
 
 use crate::pointers::{Plain, Pointers};
 use crate::process::Process;
@@ -118,12 +118,10 @@ impl Process {
 
     /// A graph got a node that allocates.
     pub(crate) fn graph_node(&self, graph: u64, device: i32, bytes: u64) {
-        let current = || {
-            let current = self.driver().and_then(|driver| driver.current_device());
-            current.or_else(|| self.sees_one(Vendor::Cuda).then_some(0))
+        let Some(device) = self.ordinal(device).filter(|device| (0..REMEMBERED as i32).contains(device))
+        else {
+            return;
         };
-        let device = if device == CURRENT_DEVICE { current() } else { Some(device) };
-        let Some(device) = device.filter(|device| (0..REMEMBERED as i32).contains(device)) else { return };
         self.graphs.devices.fetch_or(1 << device, Ordering::Relaxed);
         self.graphs.add(graph, device, bytes.checked_next_multiple_of(HUGE_UNIT).unwrap_or(u64::MAX));
     }
@@ -193,6 +191,7 @@ impl Process {
         if verdict == Verdict::Denied && self.parts(chip).next().is_some() {
             self.relaxed(|| self.driver().map(|driver| driver.trim_graphs(device)));
             self.graph_kept(device, true);
+            let _ = self.look_again(chip) | self.trim_pools(chip);
             verdict = self.take(chip, bytes, ticket);
             if verdict == Verdict::Denied {
                 self.count_denied(chip);
@@ -260,7 +259,7 @@ impl Process {
     }
 
     /// As a thread that may ask while streams are in capture.
-    fn relaxed<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(crate) fn relaxed<T>(&self, act: impl FnOnce() -> T) -> T {
         match self.events(Vendor::Cuda) {
             Some(events) => events.relaxed(act),
             None => act(),

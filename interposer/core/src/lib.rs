@@ -26,6 +26,7 @@ mod numbers;
 mod once;
 mod place;
 mod pointers;
+mod pool_memory;
 mod pools;
 mod process;
 mod rate;

@@ -25,7 +25,17 @@ impl Process {
     /// A pool has its memory on a device.
     pub(crate) fn note_pool(&self, pool: *mut c_void, device: i32) {
         self.retry();
+        self.pool_made(pool as u64);
         let _ = self.pools.insert(pool as u64, Pool { device });
+    }
+
+    /// The number of a device that may be the current one.
+    pub(crate) fn ordinal(&self, device: i32) -> Option<i32> {
+        if device != CURRENT_DEVICE {
+            return Some(device);
+        }
+        let current = self.driver().and_then(|driver| driver.current_device());
+        current.or_else(|| self.sees_one(Vendor::Cuda).then_some(0))
     }
 
     /// The device of a stream.

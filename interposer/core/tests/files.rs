@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 168] = [
+const EXPORTS: [&str; 175] = [
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
     "aclrtDestroyStreamForceImpl",
@@ -70,6 +70,8 @@ const EXPORTS: [&str; 168] = [
     "cuCtxCreate_v4",
     "cuCtxDestroy",
     "cuCtxDestroy_v2",
+    "cuCtxSynchronize",
+    "cuCtxSynchronize_v2",
     "cuDeviceGetDefaultMemPool",
     "cuDeviceGetMemPool",
     "cuDeviceGraphMemTrim",
@@ -80,6 +82,7 @@ const EXPORTS: [&str; 168] = [
     "cuDevicePrimaryCtxRetain",
     "cuDeviceTotalMem",
     "cuDeviceTotalMem_v2",
+    "cuEventSynchronize",
     "cuGetProcAddress",
     "cuGetProcAddress_v2",
     "cuGetProcAddress_v2_ptsz",
@@ -131,6 +134,8 @@ const EXPORTS: [&str; 168] = [
     "cuMemMapArrayAsync",
     "cuMemMapArrayAsync_ptsz",
     "cuMemPoolCreate",
+    "cuMemPoolDestroy",
+    "cuMemPoolTrimTo",
     "cuMemRelease",
     "cuMemRetainAllocationHandle",
     "cuMemUnmap",
@@ -138,6 +143,8 @@ const EXPORTS: [&str; 168] = [
     "cuMipmappedArrayDestroy",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamSynchronize_ptsz",
     "dcmi_get_device_hbm_info",
     "dcmi_get_device_memory_info_v3",
     "dcmi_get_device_resource_info",

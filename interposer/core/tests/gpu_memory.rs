@@ -136,9 +136,6 @@ fn the_ledger_says_what_the_books_of_the_gpu_say() {
     let world = World::with_quota(GIB);
     let sizes = ["1", "513", "1Mi", "3Mi", "100Mi"];
     for kind in KINDS {
-        if ["async", "pool"].contains(&kind) {
-            continue;
-        }
         for bytes in sizes.into_iter().filter(|bytes| kind == "alloc" || *bytes == "100Mi") {
             let mut holder = world.start(&["hold", "--kind", kind, "--bytes", bytes]);
             let line = holder.line();
@@ -315,6 +312,47 @@ fn memory_in_stream_order_is_charged_where_it_is() {
         let usage = world.node.agent.usage(&uid(claim)).unwrap();
         assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
     }
+}
+
+#[test]
+fn a_pool_is_charged_for_what_it_keeps() {
+    let world = World::with_quota(GIB);
+    // What is left, in MiB.
+    let expected = [
+        ("100 of 128", 0, 896),
+        ("kept", 0, 896),
+        ("kept also when waited for", 0, 896),
+        ("again", 0, 896),
+        ("20 of the rest", 0, 896),
+        ("20 more", 0, 864),
+        ("kept", 0, 864),
+        ("too much", 2, 896),
+        ("trimmed for it", 0, 896),
+        ("kept", 0, 896),
+        ("kept", 0, 896),
+        ("trim", 0, 1024),
+        ("all but a piece", 0, 32),
+        ("the last piece", 0, 0),
+        ("of the last piece", 0, 0),
+        ("kept", 0, 0),
+        ("kept", 0, 0),
+        ("kept", 0, 0),
+        ("all", 0, 0),
+        ("nothing for the other", 2, 0),
+        ("kept", 0, 0),
+        ("plain, trimmed for it", 0, 124),
+        ("64 of 64", 0, 60),
+        ("destroy", 0, 60),
+        ("gone", 1, 60),
+        ("ends with its last block", 0, 124),
+        ("destroy", 0, 124),
+        ("free", 0, 1024),
+        ("from no pool", 0, 992),
+        ("free", 0, 992),
+    ];
+    let expected = expected.map(|(what, code, free)| format!("{what} {code} {}\n", free * MIB)).concat();
+    assert_eq!(world.both("keeps").0, expected + "waited 0\n");
+    assert_eq!(world.books(), (0, 0));
 }
 
 #[test]

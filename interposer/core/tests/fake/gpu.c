@@ -419,12 +419,13 @@ static void graphs(void) {
     tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 40 << 20));
     tell("no place to upload", CALL(cuGraphUpload, (P, P), one.ready, NULL));
     drop(one);
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
 
     /* What is freed in a capture is not free. */
     P stream = NULL, graph = NULL;
     U64 more = 0;
     CALL(cuStreamCreate, (P *, U32), &stream, 1);
-    tell("ordered", CALL(cuMemAllocAsync, (U64 *, size_t, P), &more, 16 << 20, stream));
+    tell("ordered", CALL(cuMemAllocAsync, (U64 *, size_t, P), &more, 32 << 20, stream));
     CALL(cuStreamBeginCapture_v2, (P, int), stream, 2);
     int code = CALL(cuMemFreeAsync, (U64, P), more, stream);
     CALL(cuStreamEndCapture, (P, P *), stream, &graph);
@@ -433,7 +434,52 @@ static void graphs(void) {
     code = CALL(cuMemFreeAsync, (U64, P), more, stream);
     CALL(cuCtxSynchronize, (void), );
     tell("freed", code);
-    tell("free", CALL(cuMemFree_v2, (U64), plain));
+}
+
+/* What pools keep of what they gave. */
+static void keeps(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    P pools[2], stream = NULL;
+    U64 all = UINT64_MAX, one = 0, two = 0, three = 0;
+    CALL(cuStreamCreate, (P *, U32), &stream, 1);
+    for (int i = 0; i < 2; i++) {
+        CALL(cuMemPoolCreate, (P *, void *), &pools[i], &properties);
+        CALL(cuMemPoolSetAttribute, (P, int, P), pools[i], 4, &all);
+    }
+#define TAKE(what, to, size, pool) \
+    tell(what, CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, (size_t)(size) << 20, pool, stream))
+#define GIVE(what, address) tell(what, CALL(cuMemFreeAsync, (U64, P), address, stream))
+    TAKE("100 of 128", &one, 100, pools[0]);
+    GIVE("kept", one);
+    tell("kept also when waited for", CALL(cuStreamSynchronize, (P), stream));
+    TAKE("again", &one, 100, pools[0]);
+    TAKE("20 of the rest", &two, 20, pools[0]);
+    TAKE("20 more", &three, 20, pools[0]);
+    GIVE("kept", one);
+    TAKE("too much", &one, 2000, pools[0]);
+    tell("trimmed for it", 0);
+    GIVE("kept", two);
+    GIVE("kept", three);
+    tell("trim", CALL(cuMemPoolTrimTo, (P, size_t), pools[0], 0));
+    TAKE("all but a piece", &one, 992, pools[0]);
+    TAKE("the last piece", &two, 20, pools[0]);
+    TAKE("of the last piece", &three, 10, pools[0]);
+    GIVE("kept", one);
+    GIVE("kept", two);
+    GIVE("kept", three);
+    TAKE("all", &one, 1024, pools[0]);
+    TAKE("nothing for the other", &two, 1, pools[1]);
+    GIVE("kept", one);
+    tell("plain, trimmed for it", CALL(cuMemAlloc_v2, (U64 *, size_t), &one, 900 << 20));
+    TAKE("64 of 64", &two, 64, pools[1]);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[1]));
+    TAKE("gone", &three, 1, pools[1]);
+    GIVE("ends with its last block", two);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[0]));
+    tell("free", CALL(cuMemFree_v2, (U64), one));
+    tell("from no pool", CALL(cuMemAllocAsync, (U64 *, size_t, P), &one, 1000, stream));
+    tell("free", CALL(cuMemFree_v2, (U64), one));
+    printf("waited %d\n", CALL(cuCtxSynchronize, (void), ));
 }
 
 /* Graphs of another device than the current one. */
@@ -570,7 +616,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"owner", owner}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"sparse", sparse}, {"exports", exports},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"owner", owner}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"keeps", keeps}, {"sparse", sparse}, {"exports", exports},
         {"graphs", graphs}, {"graphs there", graphs_there}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
