@@ -112,8 +112,9 @@ impl Process {
 
     /// An allocation was recorded.
     pub(crate) fn captured_node(&self, stream: u64, device: i32, bytes: u64) {
-        let graph = self.driver().and_then(|driver| driver.captured_graph(stream));
-        self.graph_node(graph.unwrap_or(0), device, bytes);
+        if let Some(graph) = self.driver().and_then(|driver| driver.captured_graph(stream)) {
+            self.graph_node(graph, device, bytes);
+        }
     }
 
     /// A graph got a node that allocates.

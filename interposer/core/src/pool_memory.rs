@@ -37,6 +37,8 @@ struct Followed {
     kept: AtomicU64,
     /// Counts what moved from `given` to `kept`.
     moves: AtomicU64,
+    /// Counts how often it was followed.
+    looks: AtomicU64,
     /// It was destroyed, and ends with its last block.
     doomed: AtomicBool,
 }
@@ -49,6 +51,7 @@ impl Followed {
             given: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             moves: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             doomed: AtomicBool::new(false),
         }
     }
@@ -136,6 +139,7 @@ impl Process {
         ticket: &mut Ticket,
     ) -> Verdict {
         let Some(found) = self.pool_memory.find(pool) else { return self.take(chip, bytes, ticket) };
+        let looks = found.looks.load(Ordering::Acquire);
         let covered = draw(&found.kept, bytes);
         let part = self.parts(chip).next();
         let verdict = match part {
@@ -152,7 +156,7 @@ impl Process {
         };
         if verdict == Verdict::Granted {
             let beyond = ticket.bytes.saturating_sub(bytes - covered);
-            *ticket = Ticket { bytes, owner: pool, covered, beyond, ..*ticket };
+            *ticket = Ticket { key: looks, bytes, owner: pool, covered, beyond, ..*ticket };
         } else {
             found.kept.fetch_add(covered, Ordering::AcqRel);
         }
@@ -175,8 +179,8 @@ impl Process {
             return;
         };
         found.given.fetch_add(ticket.bytes, Ordering::AcqRel);
-        // Else it took nothing of the device.
-        if ticket.covered < ticket.bytes {
+        // Else it took nothing of the device: what paid was there, unless it was given back meanwhile.
+        if ticket.covered < ticket.bytes || found.looks.load(Ordering::Acquire) != ticket.key {
             self.follow_pool(found, ticket.beyond);
         }
     }
@@ -273,6 +277,7 @@ impl Process {
             let moves = one.moves.load(Ordering::Acquire);
             let pool = one.pool.load(Ordering::Acquire);
             let Some(reserved) = self.relaxed(|| driver.reserved_by_pool(pool)) else { break };
+            one.looks.fetch_add(1, Ordering::AcqRel);
             let now = reserved.saturating_sub(one.given.load(Ordering::Acquire));
             let before = one.kept.swap(now, Ordering::AcqRel);
             let grown = now.saturating_sub(before);

@@ -40,7 +40,10 @@ impl Process {
 
     /// The device of a stream.
     pub(crate) fn device_of_stream(&self, stream: u64) -> i32 {
-        if stream <= LAST_DEFAULT_STREAM || self.sees_one(Vendor::Cuda) {
+        if self.sees_one(Vendor::Cuda) {
+            return 0;
+        }
+        if stream <= LAST_DEFAULT_STREAM {
             return CURRENT_DEVICE;
         }
         self.driver().and_then(|driver| driver.device_of_stream(stream)).unwrap_or(CURRENT_DEVICE)

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -482,6 +483,53 @@ static void keeps(void) {
     printf("waited %d\n", CALL(cuCtxSynchronize, (void), ));
 }
 
+static P everyones, many_pools[3];
+
+/* Takes and gives back in no order; a thread's number says where it begins. */
+static void *churn(void *number) {
+    unsigned state = (unsigned)(intptr_t)number;
+    U64 held[8] = {0};
+    P stream = NULL;
+    CALL(cuCtxSetCurrent, (P), everyones);
+    CALL(cuStreamCreate, (P *, U32), &stream, 1);
+    for (int round = 0; round < 400; round++) {
+        state = state * 1103515245 + 12345;
+        U64 *place = &held[state >> 16 & 7];
+        size_t size = (1 + (state >> 20 & 31)) << 20;
+        P pool = many_pools[(state >> 26) % 3];
+        if (*place != 0) {
+            CALL(cuMemFreeAsync, (U64, P), *place, stream);
+            *place = 0;
+        } else if (round % 16 == 15) {
+            CALL(cuMemPoolTrimTo, (P, size_t), pool, 0);
+        } else if (CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), place, size, pool, stream) != 0) {
+            *place = 0;
+        }
+        if (round % 32 == 0) CALL(cuStreamSynchronize, (P), stream);
+    }
+    for (int i = 0; i < 8; i++) {
+        if (held[i] != 0) CALL(cuMemFreeAsync, (U64, P), held[i], stream);
+    }
+    return NULL;
+}
+
+/* Pools of which many threads take at once. */
+static void threads(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    pthread_t all[4];
+    U64 threshold = 40 << 20;
+    CALL(cuCtxGetCurrent, (P *), &everyones);
+    for (int i = 0; i < 3; i++) {
+        CALL(cuMemPoolCreate, (P *, void *), &many_pools[i], &properties);
+        CALL(cuMemPoolSetAttribute, (P, int, P), many_pools[i], 4, &threshold);
+    }
+    for (int i = 0; i < 4; i++) pthread_create(&all[i], NULL, churn, (P)(intptr_t)(i + 1));
+    for (int i = 0; i < 4; i++) pthread_join(all[i], NULL);
+    for (int i = 0; i < 3; i++) CALL(cuMemPoolTrimTo, (P, size_t), many_pools[i], 0);
+    tell("threads", 0);
+    for (int i = 0; i < 3; i++) CALL(cuMemPoolDestroy, (P), many_pools[i]);
+}
+
 /* Graphs of another device than the current one. */
 static void graphs_there(void) {
     P contexts[2], before = NULL;
@@ -616,7 +664,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"owner", owner}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"keeps", keeps}, {"sparse", sparse}, {"exports", exports},
+        {"old", old}, {"arrays", arrays}, {"handles", handles}, {"owner", owner}, {"unmaps", unmaps}, {"contexts", contexts}, {"pools", pools}, {"keeps", keeps}, {"threads", threads}, {"sparse", sparse}, {"exports", exports},
         {"graphs", graphs}, {"graphs there", graphs_there}, {"capture", capture}, {"endings", endings}, {"own", own},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

@@ -1,6 +1,6 @@
 //! The functions of the CUDA driver, of every version that `cuda.h` has had them in, and with either default stream
 //! (`_ptsz`: the calling thread's). Imports of others' memory are not charged: the exporter has paid. Where a process
-//! imports its own, a handle that is known gets a holder more.
+//! imports its own, that has a holder more.
 //!
 //! What the driver makes of a size is not documented: small ones are taken to be multiples of 512 bytes, and from 1 MiB
 //! on of 2 MiB; rows of pitched memory and of arrays to begin at multiples of 512 bytes (all unverified; what is
