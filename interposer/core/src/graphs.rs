@@ -15,6 +15,7 @@ use vnpu_quota_abi::charge::HUGE_UNIT;
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::table::{GraphTickets, Ticket, Vendor, Verdict};
 
+use crate::bounded;
 use crate::pointers::{Plain, Pointers};
 use crate::process::Process;
 
@@ -41,9 +42,6 @@ struct Kept {
 
 /// Greatest device number whose graphs are followed.
 const REMEMBERED: usize = 64;
-
-/// Tries to get at what is kept on a device: others are at it for as long as one question takes.
-const TRIES: u32 = 1000;
 
 /// The graphs of a process that allocate.
 pub(crate) struct Graphs {
@@ -77,14 +75,7 @@ impl Graphs {
 
     /// What is kept on a device; `None` when other threads are at it for too long: who comes next follows.
     fn kept(&self, device: i32) -> Option<MutexGuard<'_, Kept>> {
-        let kept = self.kept.get(usize::try_from(device).ok()?)?;
-        for _ in 0..TRIES {
-            if let Ok(kept) = kept.try_lock() {
-                return Some(kept);
-            }
-            std::thread::yield_now();
-        }
-        None
+        bounded::lock(self.kept.get(usize::try_from(device).ok()?)?)
     }
 
     fn age(&self, device: i32) -> Option<u64> {
@@ -99,7 +90,7 @@ impl Graphs {
     }
 }
 
-/// Of a handle and a device: addresses of user space have 47 bits.
+/// Of a handle and a device: addresses of user space have 48 bits at most.
 fn key(handle: u64, device: i32) -> u64 {
     handle | (device as u64) << 48
 }

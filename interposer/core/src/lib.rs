@@ -2,6 +2,7 @@
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
 mod allocations;
+mod bounded;
 mod broken;
 mod chip_region;
 mod chips;

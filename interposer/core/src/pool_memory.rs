@@ -4,26 +4,26 @@
 //!
 //! What is kept pays for the pool's next blocks. Beyond it a whole piece is reserved, so that what a pool takes more than
 //! a block is the quota's too: the last piece of a quota is for no pool. Where there is no room, pools are trimmed before
-//! anything is refused.
+//! anything is refused. What the driver took all the same is charged right after: where what was to pay for a block lies in
+//! parts that are too small for it, or another thread had it given back in the same moment, less than a piece for each
+//! such block.
 //!
 //! Of several claims on one chip in a container, and of more than 64 pools, only the blocks are charged.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use vnpu_quota_abi::charge::CUDA_PIECE;
 use vnpu_quota_abi::ledger;
 use vnpu_quota_abi::slot::SlotCell;
 use vnpu_quota_abi::table::{Request, Source, Ticket, Vendor, Verdict};
 
+use crate::bounded;
 use crate::chips::Chip;
 use crate::process::Process;
 
 /// Pools whose memory is followed.
 const MOST: usize = 64;
-
-/// Tries to be the one who follows: others are at it for as long as one question takes.
-const TRIES: u32 = 1000;
 
 /// One pool. The ledger has `given` and `kept` of it.
 struct Followed {
@@ -37,8 +37,6 @@ struct Followed {
     kept: AtomicU64,
     /// Counts what moved from `given` to `kept`.
     moves: AtomicU64,
-    /// Counts how often it was followed.
-    looks: AtomicU64,
     /// It was destroyed, and ends with its last block.
     doomed: AtomicBool,
 }
@@ -51,7 +49,6 @@ impl Followed {
             given: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             moves: AtomicU64::new(0),
-            looks: AtomicU64::new(0),
             doomed: AtomicBool::new(false),
         }
     }
@@ -97,16 +94,6 @@ impl PoolMemory {
         let any = self.any.load(Ordering::Relaxed);
         self.all.iter().filter(move |one| any && one.pool.load(Ordering::Acquire) != 0)
     }
-
-    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        for _ in 0..TRIES {
-            if let Ok(turn) = self.following.try_lock() {
-                return Some(turn);
-            }
-            std::thread::yield_now();
-        }
-        None
-    }
 }
 
 /// Takes at most `bytes` from a number; how many.
@@ -139,7 +126,6 @@ impl Process {
         ticket: &mut Ticket,
     ) -> Verdict {
         let Some(found) = self.pool_memory.find(pool) else { return self.take(chip, bytes, ticket) };
-        let looks = found.looks.load(Ordering::Acquire);
         let covered = draw(&found.kept, bytes);
         let part = self.parts(chip).next();
         let verdict = match part {
@@ -156,7 +142,7 @@ impl Process {
         };
         if verdict == Verdict::Granted {
             let beyond = ticket.bytes.saturating_sub(bytes - covered);
-            *ticket = Ticket { key: looks, bytes, owner: pool, covered, beyond, ..*ticket };
+            *ticket = Ticket { bytes, owner: pool, covered, beyond, ..*ticket };
         } else {
             found.kept.fetch_add(covered, Ordering::AcqRel);
         }
@@ -179,10 +165,8 @@ impl Process {
             return;
         };
         found.given.fetch_add(ticket.bytes, Ordering::AcqRel);
-        // Else it took nothing of the device: what paid was there, unless it was given back meanwhile.
-        if ticket.covered < ticket.bytes || found.looks.load(Ordering::Acquire) != ticket.key {
-            self.follow_pool(found, ticket.beyond);
-        }
+        // Also where all was paid by what it kept: that may lie in parts too small for the block.
+        self.follow_pool(found, ticket.beyond);
     }
 
     /// A block is freed; whether its pool keeps it, charged as before.
@@ -267,7 +251,9 @@ impl Process {
     }
 
     fn charge_kept(&self, one: &Followed, cell: &SlotCell, granted: &mut u64) -> bool {
-        let (Some(_turn), Some(driver)) = (self.pool_memory.turn(), self.driver()) else { return false };
+        let (Some(_turn), Some(driver)) = (bounded::lock(&self.pool_memory.following), self.driver()) else {
+            return false;
+        };
         if one.doomed.load(Ordering::Acquire) {
             return false;
         }
@@ -277,7 +263,6 @@ impl Process {
             let moves = one.moves.load(Ordering::Acquire);
             let pool = one.pool.load(Ordering::Acquire);
             let Some(reserved) = self.relaxed(|| driver.reserved_by_pool(pool)) else { break };
-            one.looks.fetch_add(1, Ordering::AcqRel);
             let now = reserved.saturating_sub(one.given.load(Ordering::Acquire));
             let before = one.kept.swap(now, Ordering::AcqRel);
             let grown = now.saturating_sub(before);

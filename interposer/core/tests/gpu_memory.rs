@@ -264,16 +264,19 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
     assert_eq!(world.demo(&["symbols"]), plain);
 }
 
-/// The program that does what the demo program does not, built once.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{}", std::process::id()));
+/// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
+const OF_POOLS: [&str; 5] = ["pools", "keeps", "threads", "graphs", "graphs there"];
+
+/// The programs that do what the demo program does not, each built once.
+fn program(what: &str) -> &'static Path {
+    static BUILT: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    let pools = OF_POOLS.contains(&what);
+    BUILT[usize::from(pools)].get_or_init(|| {
+        let name = if pools { "gpu_pools" } else { "gpu_memory" };
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(format!("{name}.c"));
         let mut command = support::arch::compiler();
-        command.args(["-O1", "-Wall", "-o"]).arg(&program);
-        command
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/gpu.c"))
-            .args(["-ldl", "-lpthread"]);
+        command.args(["-O1", "-Wall", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
         assert!(command.status().unwrap().success());
         program
     })
@@ -300,7 +303,7 @@ impl World {
     }
 
     fn program(&self, what: &str) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program(what));
         command.arg(what).envs(self.machine.environment()).env_remove("CUDA_VISIBLE_DEVICES");
         command
     }
@@ -369,7 +372,8 @@ fn a_pool_is_charged_for_what_it_keeps() {
     assert_eq!(world.books(), (0, 0));
 }
 
-/// Threads that take of three pools at once, where not all of them find room.
+/// Threads that take of three pools at once, where not all of them find room. Each may be a piece over, where another
+/// one trims the pool in the moment in which what it keeps was to pay.
 #[test]
 fn pools_of_many_threads_stay_within_the_quota() {
     let world = World::with_quota(256 * MIB);
@@ -388,7 +392,7 @@ fn pools_of_many_threads_stay_within_the_quota() {
         assert_eq!(seen, [(); 3].map(|()| format!("threads 0 {}\n", 256 * MIB)));
         most
     });
-    assert!((128 * MIB..=256 * MIB).contains(&most), "{most}");
+    assert!((128 * MIB..=(256 + 4 * 32) * MIB).contains(&most), "{most}");
     assert_eq!(world.books(), (0, 0));
 }
 
