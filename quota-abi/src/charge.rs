@@ -96,6 +96,9 @@ pub const CUDA_POOL: u32 = 1;
 /// CUDA's requests from this size on take whole pages of [`HUGE_UNIT`] (unverified).
 pub const CUDA_PAGES_FROM: u64 = 1 << 20;
 
+/// What a memory pool of CUDA grows by (unverified).
+pub const CUDA_PIECE: u64 = 32 << 20;
+
 /// Bytes charged for a request of `size` bytes of the CUDA driver, saturating at `u64::MAX`; 0 for 0. Small blocks are
 /// cut in units of 512 bytes from pages that the driver keeps (unverified), and so are all of a pool.
 pub const fn cuda_charged(size: u64, policy: u32) -> u64 {

@@ -141,8 +141,12 @@ pub struct Ticket {
     pub bytes: u64,
     /// Which incarnation of the process made it; another one (after a fork) settles nothing.
     pub incarnation: u64,
-    /// The context that it goes with; 0 for none.
-    pub context: u64,
+    /// The context that it goes with, or the pool that it is of; 0 for none.
+    pub owner: u64,
+    /// Bytes of it that were charged before, as what a pool kept.
+    pub covered: u64,
+    /// Bytes that were reserved besides, for what a pool may take more.
+    pub beyond: u64,
     /// Index of the claim in this process.
     pub claim: u32,
     /// Index of the chip in the claim.
@@ -342,6 +346,10 @@ pub struct CoreTable {
     /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
     /// which asks, or [`NO_DEVICE`].
     pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
+    /// A pool may keep another amount of memory than before; null: any of them.
+    pub pool_kept: unsafe extern "C" fn(pool: *mut c_void),
+    /// A pool was destroyed: it is there until what it gave is freed.
+    pub pool_gone: unsafe extern "C" fn(pool: *mut c_void),
     /// A handle of physical memory was given out as the descriptor `fd`.
     pub exported: unsafe extern "C" fn(handle: u64, fd: i32),
     /// The program got a handle for memory that was given out, as the descriptor `fd` or, negative, in another way.

@@ -82,7 +82,8 @@ impl Agent {
         let generation = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-        let existing = match QuotaRegion::open(&self.layout, &shares.claim) {
+        let readable = |quota: Option<QuotaRegion>| quota.map(|q| Ok((q.chips()?, q))).transpose();
+        let existing = match QuotaRegion::open(&self.layout, &shares.claim).and_then(readable) {
             Ok(existing) => existing,
             Err(error @ AgentError::Invalid { .. }) => {
                 tracing::warn!(claim = %shares.claim, %error, "the quota is made anew");
@@ -90,13 +91,13 @@ impl Agent {
             }
             Err(error) => return Err(error),
         };
-        if let Some(existing) = &existing {
-            let chips = existing.chips()?;
+        if let Some((chips, _)) = &existing {
             let there: BTreeSet<_> = chips.iter().map(|(uuid, _)| uuid).collect();
             if there != shares.chips.iter().map(|c| &c.uuid).collect() {
                 return Err(AgentError::Mismatch(shares.claim.clone()));
             }
         }
+        let existing = existing.map(|(_, quota)| quota);
         let mut numbers = Vec::new();
         for share in &shares.chips {
             numbers.push(entries.pick(&share.uuid, &shares.claim)?);

@@ -83,15 +83,18 @@ impl Process {
             return Verdict::Pass;
         }
         let chip = self.chip(vendor, device);
-        let mut verdict = self.take(chip, bytes, ticket);
-        if verdict == Verdict::Denied && self.look_again(chip) {
-            verdict = self.take(chip, bytes, ticket);
+        let pool = self.pool_of(request, device, chip);
+        let mut verdict = self.take_from(pool, chip, bytes, ticket);
+        for remedy in [Self::look_again, Self::trim_pools] {
+            if verdict == Verdict::Denied && remedy(self, chip) {
+                verdict = self.take_from(pool, chip, bytes, ticket);
+            }
         }
         if verdict == Verdict::Denied {
             self.count_denied(chip);
         }
         if source == Source::Context {
-            ticket.context = self.current_context();
+            ticket.owner = self.current_context();
         }
         verdict
     }
@@ -115,7 +118,7 @@ impl Process {
     /// Whether a chip that a claim is about has less charged to it than a moment ago, because the driver gave back what
     /// it kept for itself.
     pub(crate) fn look_again(&self, chip: Option<Chip>) -> bool {
-        self.parts(chip).next().is_some() && (self.follow_graphs() | self.close_exports())
+        self.parts(chip).next().is_some() && (self.follow_graphs() | self.close_exports() | self.pool_kept(0))
     }
 
     /// Counts a refusal with the last claim that was asked.
@@ -137,12 +140,15 @@ impl Process {
     /// Ends a granted reservation.
     pub(crate) fn settle(&self, ticket: &Ticket, kind: KeyKind, key: u64, ok: bool) {
         let Some(cell) = self.cell_of(ticket) else { return };
+        let fresh = ticket.bytes.saturating_sub(ticket.covered);
         if !ok {
-            ledger::abandon(cell, ticket.bytes);
+            ledger::abandon(cell, fresh.saturating_add(ticket.beyond));
+            self.uncover(ticket);
             return;
         }
         reached(Mark::Allocated);
-        ledger::commit(cell, ticket.bytes);
+        ledger::commit(cell, fresh);
+        self.pool_gave(ticket);
         if kind == KeyKind::Handle {
             self.exports.made(key);
         }
@@ -188,7 +194,9 @@ impl Process {
             key,
             bytes: block.bytes,
             incarnation: self.incarnation,
-            context: block.context,
+            owner: block.owner,
+            covered: 0,
+            beyond: 0,
             claim: u32::from(block.claim),
             device: u32::from(block.device),
         }
@@ -208,7 +216,11 @@ impl Process {
         }
     }
 
+    /// What is charged for a block is not any more, unless a pool keeps it.
     pub(crate) fn give_back(&self, block: Block) {
+        if block.owner != 0 && self.pool_keeps(block.owner, block.bytes) {
+            return;
+        }
         if let Some(cell) =
             self.claim(usize::from(block.claim)).and_then(|c| c.cell(usize::from(block.device)))
         {
@@ -222,7 +234,7 @@ fn block_of(ticket: &Ticket) -> Block {
     let short = |index: u32| u16::try_from(index).unwrap_or(u16::MAX);
     Block {
         bytes: ticket.bytes,
-        context: ticket.context,
+        owner: ticket.owner,
         holders: 1,
         claim: short(ticket.claim),
         device: short(ticket.device),

@@ -21,6 +21,9 @@ type CaptureInfo = unsafe extern "C" fn(
     *mut usize,
 ) -> i32;
 type GraphAttribute = unsafe extern "C" fn(i32, i32, *mut u64) -> i32;
+type PoolOfDevice = unsafe extern "C" fn(*mut *mut c_void, i32) -> i32;
+type PoolAttribute = unsafe extern "C" fn(*mut c_void, i32, *mut u64) -> i32;
+type PoolTrim = unsafe extern "C" fn(*mut c_void, usize) -> i32;
 type GraphTrim = unsafe extern "C" fn(i32) -> i32;
 type GetState = unsafe extern "C" fn(i32, *mut u32, *mut i32) -> i32;
 
@@ -36,7 +39,13 @@ pub(crate) struct Driver {
     capture_info: Option<CaptureInfo>,
     graph_attribute: Option<GraphAttribute>,
     graph_trim: Option<GraphTrim>,
+    pool_of_device: Option<PoolOfDevice>,
+    pool_attribute: Option<PoolAttribute>,
+    pool_trim: Option<PoolTrim>,
 }
+
+/// `CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT`.
+const RESERVED_BY_POOL: i32 = 5;
 
 /// `CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT`.
 const RESERVED_FOR_GRAPHS: i32 = 2;
@@ -69,6 +78,12 @@ impl Driver {
                     .map(|f| std::mem::transmute::<*mut c_void, GraphAttribute>(f)),
                 graph_trim: find(c"cuDeviceGraphMemTrim")
                     .map(|f| std::mem::transmute::<*mut c_void, GraphTrim>(f)),
+                // Since CUDA 11.2, as pools themselves.
+                pool_of_device: find(c"cuDeviceGetMemPool")
+                    .map(|f| std::mem::transmute::<*mut c_void, PoolOfDevice>(f)),
+                pool_attribute: find(c"cuMemPoolGetAttribute")
+                    .map(|f| std::mem::transmute::<*mut c_void, PoolAttribute>(f)),
+                pool_trim: find(c"cuMemPoolTrimTo").map(|f| std::mem::transmute::<*mut c_void, PoolTrim>(f)),
             })
         }
     }
@@ -113,6 +128,31 @@ impl Driver {
         // SAFETY: a valid pointer to a number of 64 bits, as this attribute is.
         let code = unsafe { (self.graph_attribute?)(device, RESERVED_FOR_GRAPHS, &raw mut bytes) };
         (code == 0).then_some(bytes)
+    }
+
+    /// The pool that a device gives memory of in stream order.
+    pub(crate) fn pool_of_device(&self, device: i32) -> Option<u64> {
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: the vendor's function with a valid pointer.
+        let code = unsafe { (self.pool_of_device?)(&raw mut pool, device) };
+        (code == 0 && !pool.is_null()).then_some(pool as u64)
+    }
+
+    /// Bytes that a pool has of its device.
+    pub(crate) fn reserved_by_pool(&self, pool: u64) -> Option<u64> {
+        let mut bytes = 0;
+        let pool = pool as *mut c_void;
+        // SAFETY: a pool that is there, and a valid pointer to a number of 64 bits, as this attribute is.
+        let code = unsafe { (self.pool_attribute?)(pool, RESERVED_BY_POOL, &raw mut bytes) };
+        (code == 0).then_some(bytes)
+    }
+
+    /// Has a pool give back what is not in use.
+    pub(crate) fn trim_pool(&self, pool: u64) {
+        if let Some(trim) = self.pool_trim {
+            // SAFETY: a pool that is there.
+            let _ = unsafe { trim(pool as *mut c_void, 0) };
+        }
     }
 
     /// Has it give back what none of them needs.

@@ -44,6 +44,8 @@ static TABLE: CoreTable = CoreTable {
     end,
     ended,
     pool,
+    pool_kept,
+    pool_gone,
     exported,
     imported,
     captured,
@@ -265,6 +267,22 @@ unsafe extern "C" fn pool(pool: *mut c_void, device: i32) {
     guarded((), || {
         if let Some(process) = process() {
             process.note_pool(pool, device);
+        }
+    });
+}
+
+unsafe extern "C" fn pool_kept(pool: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.pool_kept(pool as u64);
+        }
+    });
+}
+
+unsafe extern "C" fn pool_gone(pool: *mut c_void) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.pool_gone(pool as u64);
         }
     });
 }

@@ -13,8 +13,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use vnpu_quota_abi::charge::HUGE_UNIT;
 use vnpu_quota_abi::ledger;
-use vnpu_quota_abi::table::{CURRENT_DEVICE, GraphTickets, Ticket, Vendor, Verdict};
+use vnpu_quota_abi::table::{GraphTickets, Ticket, Vendor, Verdict};
 
+use crate::bounded;
 use crate::pointers::{Plain, Pointers};
 use crate::process::Process;
 
@@ -41,9 +42,6 @@ struct Kept {
 
 /// Greatest device number whose graphs are followed.
 const REMEMBERED: usize = 64;
-
-/// Tries to get at what is kept on a device: others are at it for as long as one question takes.
-const TRIES: u32 = 1000;
 
 /// The graphs of a process that allocate.
 pub(crate) struct Graphs {
@@ -77,14 +75,7 @@ impl Graphs {
 
     /// What is kept on a device; `None` when other threads are at it for too long: who comes next follows.
     fn kept(&self, device: i32) -> Option<MutexGuard<'_, Kept>> {
-        let kept = self.kept.get(usize::try_from(device).ok()?)?;
-        for _ in 0..TRIES {
-            if let Ok(kept) = kept.try_lock() {
-                return Some(kept);
-            }
-            std::thread::yield_now();
-        }
-        None
+        bounded::lock(self.kept.get(usize::try_from(device).ok()?)?)
     }
 
     fn age(&self, device: i32) -> Option<u64> {
@@ -99,7 +90,7 @@ impl Graphs {
     }
 }
 
-/// Of a handle and a device: addresses of user space have 47 bits.
+/// Of a handle and a device: addresses of user space have 48 bits at most.
 fn key(handle: u64, device: i32) -> u64 {
     handle | (device as u64) << 48
 }
@@ -112,18 +103,17 @@ impl Process {
 
     /// An allocation was recorded.
     pub(crate) fn captured_node(&self, stream: u64, device: i32, bytes: u64) {
-        let graph = self.driver().and_then(|driver| driver.captured_graph(stream));
-        self.graph_node(graph.unwrap_or(0), device, bytes);
+        if let Some(graph) = self.driver().and_then(|driver| driver.captured_graph(stream)) {
+            self.graph_node(graph, device, bytes);
+        }
     }
 
     /// A graph got a node that allocates.
     pub(crate) fn graph_node(&self, graph: u64, device: i32, bytes: u64) {
-        let current = || {
-            let current = self.driver().and_then(|driver| driver.current_device());
-            current.or_else(|| self.sees_one(Vendor::Cuda).then_some(0))
+        let Some(device) = self.ordinal(device).filter(|device| (0..REMEMBERED as i32).contains(device))
+        else {
+            return;
         };
-        let device = if device == CURRENT_DEVICE { current() } else { Some(device) };
-        let Some(device) = device.filter(|device| (0..REMEMBERED as i32).contains(device)) else { return };
         self.graphs.devices.fetch_or(1 << device, Ordering::Relaxed);
         self.graphs.add(graph, device, bytes.checked_next_multiple_of(HUGE_UNIT).unwrap_or(u64::MAX));
     }
@@ -193,6 +183,7 @@ impl Process {
         if verdict == Verdict::Denied && self.parts(chip).next().is_some() {
             self.relaxed(|| self.driver().map(|driver| driver.trim_graphs(device)));
             self.graph_kept(device, true);
+            let _ = self.look_again(chip) | self.trim_pools(chip);
             verdict = self.take(chip, bytes, ticket);
             if verdict == Verdict::Denied {
                 self.count_denied(chip);
@@ -260,7 +251,7 @@ impl Process {
     }
 
     /// As a thread that may ask while streams are in capture.
-    fn relaxed<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(crate) fn relaxed<T>(&self, act: impl FnOnce() -> T) -> T {
         match self.events(Vendor::Cuda) {
             Some(events) => events.relaxed(act),
             None => act(),

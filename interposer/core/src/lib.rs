@@ -3,6 +3,7 @@
 
 mod allocations;
 mod allowance;
+mod bounded;
 mod broken;
 mod chip_region;
 mod chips;
@@ -29,6 +30,7 @@ mod numbers;
 mod once;
 mod place;
 mod pointers;
+mod pool_memory;
 mod pools;
 mod primary;
 mod process;

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) bytes: u64,
-    /// The context that it goes with, or what stands for one that may be about to end; 0 for none.
-    pub(crate) context: u64,
+    /// The context that it goes with, or what stands for one that may be about to end; or the pool that it is of; 0 for
+    /// none.
+    pub(crate) owner: u64,
     /// Handles and mappings that keep it; 1 for an address.
     pub(crate) holders: u32,
     pub(crate) claim: u16,
@@ -176,9 +177,9 @@ impl Pointers<Block> {
             for index in 0..table.capacity {
                 if let Some(place) = table.place(index)
                     && place.key != 0
-                    && place.value.context == from
+                    && place.value.owner == from
                 {
-                    place.value.context = to;
+                    place.value.owner = to;
                     any = true;
                 }
             }
@@ -189,7 +190,7 @@ impl Pointers<Block> {
 
     /// Forgets what goes with a context, and tells each.
     pub(crate) fn sweep(&self, context: u64, tell: impl FnMut(Block)) {
-        self.take_where(|_, block| block.context == context, tell);
+        self.take_where(|_, block| block.owner == context, tell);
     }
 }
 
@@ -341,8 +342,8 @@ fn map<V>(places: usize) -> Result<*mut Place<V>, ()> {
 mod tests {
     use super::*;
 
-    fn block(bytes: u64, context: u64) -> Block {
-        Block { bytes, context, holders: 1, claim: 0, device: 0 }
+    fn block(bytes: u64, owner: u64) -> Block {
+        Block { bytes, owner, holders: 1, claim: 0, device: 0 }
     }
 
     #[test]

@@ -25,12 +25,25 @@ impl Process {
     /// A pool has its memory on a device.
     pub(crate) fn note_pool(&self, pool: *mut c_void, device: i32) {
         self.retry();
+        self.pool_made(pool as u64);
         let _ = self.pools.insert(pool as u64, Pool { device });
+    }
+
+    /// The number of a device that may be the current one.
+    pub(crate) fn ordinal(&self, device: i32) -> Option<i32> {
+        if device != CURRENT_DEVICE {
+            return Some(device);
+        }
+        let current = self.driver().and_then(|driver| driver.current_device());
+        current.or_else(|| self.sees_one(Vendor::Cuda).then_some(0))
     }
 
     /// The device of a stream.
     pub(crate) fn device_of_stream(&self, stream: u64) -> i32 {
-        if stream <= LAST_DEFAULT_STREAM || self.sees_one(Vendor::Cuda) {
+        if self.sees_one(Vendor::Cuda) {
+            return 0;
+        }
+        if stream <= LAST_DEFAULT_STREAM {
             return CURRENT_DEVICE;
         }
         self.driver().and_then(|driver| driver.device_of_stream(stream)).unwrap_or(CURRENT_DEVICE)

@@ -20,6 +20,7 @@ use crate::mappings::Mappings;
 use crate::once::Once;
 use crate::place::Place;
 use crate::pointers::{Block, Pointers};
+use crate::pool_memory::PoolMemory;
 use crate::pools::Pool;
 use crate::primary::Primaries;
 use crate::rate::Backoff;
@@ -48,6 +49,7 @@ pub(crate) struct Process {
     pub(crate) exports: Exports,
     pub(crate) contexts: Contexts,
     pub(crate) pools: Pointers<Pool>,
+    pub(crate) pool_memory: PoolMemory,
     pub(crate) graphs: Graphs,
     pub(crate) driver: Once<Driver>,
 }
@@ -90,6 +92,7 @@ impl Process {
             exports: Exports::new(),
             contexts: Contexts::new(),
             pools: Pointers::new(),
+            pool_memory: PoolMemory::new(),
             graphs: Graphs::new(),
             driver: Once::new(),
         };

@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 178] = [
+const EXPORTS: [&str; 185] = [
     "aclmdlRICaptureBeginImpl",
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
@@ -72,6 +72,8 @@ const EXPORTS: [&str; 178] = [
     "cuCtxDestroy",
     "cuCtxDestroy_v2",
     "cuCtxDetach",
+    "cuCtxSynchronize",
+    "cuCtxSynchronize_v2",
     "cuDeviceGetDefaultMemPool",
     "cuDeviceGetMemPool",
     "cuDeviceGraphMemTrim",
@@ -82,6 +84,7 @@ const EXPORTS: [&str; 178] = [
     "cuDevicePrimaryCtxRetain",
     "cuDeviceTotalMem",
     "cuDeviceTotalMem_v2",
+    "cuEventSynchronize",
     "cuGetProcAddress",
     "cuGetProcAddress_v2",
     "cuGetProcAddress_v2_ptsz",
@@ -134,6 +137,8 @@ const EXPORTS: [&str; 178] = [
     "cuMemMapArrayAsync",
     "cuMemMapArrayAsync_ptsz",
     "cuMemPoolCreate",
+    "cuMemPoolDestroy",
+    "cuMemPoolTrimTo",
     "cuMemRelease",
     "cuMemRetainAllocationHandle",
     "cuMemUnmap",
@@ -147,6 +152,8 @@ const EXPORTS: [&str; 178] = [
     "cuStreamBeginCapture_v2_ptsz",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamSynchronize_ptsz",
     "dcmi_get_device_hbm_info",
     "dcmi_get_device_memory_info_v3",
     "dcmi_get_device_resource_info",

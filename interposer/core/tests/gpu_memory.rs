@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpus::{fields, lines};
 use standin_protocol::Machine;
@@ -136,9 +137,6 @@ fn the_ledger_says_what_the_books_of_the_gpu_say() {
     let world = World::with_quota(GIB);
     let sizes = ["1", "513", "1Mi", "3Mi", "100Mi"];
     for kind in KINDS {
-        if ["async", "pool"].contains(&kind) {
-            continue;
-        }
         for bytes in sizes.into_iter().filter(|bytes| kind == "alloc" || *bytes == "100Mi") {
             let mut holder = world.start(&["hold", "--kind", kind, "--bytes", bytes]);
             let line = holder.line();
@@ -266,32 +264,48 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
     assert_eq!(world.demo(&["symbols"]), plain);
 }
 
-/// The program that does what the demo program does not, built once.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{}", std::process::id()));
+/// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
+const OF_POOLS: [&str; 5] = ["pools", "keeps", "threads", "graphs", "graphs there"];
+
+/// The programs that do what the demo program does not, each built once.
+fn program(what: &str) -> &'static Path {
+    static BUILT: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    let pools = OF_POOLS.contains(&what);
+    BUILT[usize::from(pools)].get_or_init(|| {
+        let name = if pools { "gpu_pools" } else { "gpu_memory" };
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(format!("{name}.c"));
         let mut command = support::arch::compiler();
-        command.args(["-O1", "-Wall", "-o"]).arg(&program);
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/gpu.c")).arg("-ldl");
+        command.args(["-O1", "-Wall", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
         assert!(command.status().unwrap().success());
         program
     })
 }
 
+fn said(mut command: Command) -> String {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
 impl World {
-    /// What [`program`] says, with the claims and without the interposer.
-    fn both(&self, what: &str) -> (String, String) {
-        let text = |command: &mut Command| {
-            let out = command.output().unwrap();
-            assert!(out.status.success(), "{what}: {out:?}");
-            String::from_utf8(out.stdout).unwrap()
-        };
-        let mut plain = Command::new(program());
-        plain.arg(what).envs(self.machine.environment()).env_remove("CUDA_VISIBLE_DEVICES");
-        let alone = text(&mut plain);
+    /// What [`program`] says without the interposer.
+    fn alone(&self, what: &str) -> String {
+        said(self.program(what))
+    }
+
+    /// What it says with the claims.
+    fn limited(&self, what: &str) -> String {
+        let mut command = self.program(what);
         let preload = libraries().join("libvnpu.so");
-        (text(plain.env("LD_PRELOAD", preload).env("VNPU_REGION_DIR", self.node.dir.path())), alone)
+        command.env("LD_PRELOAD", preload).env("VNPU_REGION_DIR", self.node.dir.path());
+        said(command)
+    }
+
+    fn program(&self, what: &str) -> Command {
+        let mut command = Command::new(program(what));
+        command.arg(what).envs(self.machine.environment()).env_remove("CUDA_VISIBLE_DEVICES");
+        command
     }
 }
 
@@ -310,11 +324,76 @@ fn memory_in_stream_order_is_charged_where_it_is() {
         our own 0 192 64\n\
         the host's 0 192 64\n\
         freed 0 256 192\n";
-    assert_eq!(world.both("pools").0, expected);
+    assert_eq!(world.limited("pools"), expected);
     for claim in [1, 2] {
         let usage = world.node.agent.usage(&uid(claim)).unwrap();
         assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
     }
+}
+
+#[test]
+fn a_pool_is_charged_for_what_it_keeps() {
+    let world = World::with_quota(GIB);
+    // What is left, in MiB.
+    let expected = [
+        ("100 of 128", 0, 896),
+        ("kept", 0, 896),
+        ("kept also when waited for", 0, 896),
+        ("again", 0, 896),
+        ("20 of the rest", 0, 896),
+        ("20 more", 0, 864),
+        ("kept", 0, 864),
+        ("too much", 2, 896),
+        ("trimmed for it", 0, 896),
+        ("kept", 0, 896),
+        ("kept", 0, 896),
+        ("trim", 0, 1024),
+        ("all but a piece", 0, 32),
+        ("the last piece", 0, 0),
+        ("of the last piece", 0, 0),
+        ("kept", 0, 0),
+        ("kept", 0, 0),
+        ("kept", 0, 0),
+        ("all", 0, 0),
+        ("nothing for the other", 2, 0),
+        ("kept", 0, 0),
+        ("plain, trimmed for it", 0, 124),
+        ("64 of 64", 0, 60),
+        ("destroy", 0, 60),
+        ("gone", 1, 60),
+        ("ends with its last block", 0, 124),
+        ("destroy", 0, 124),
+        ("free", 0, 1024),
+        ("from no pool", 0, 992),
+        ("free", 0, 992),
+    ];
+    let expected = expected.map(|(what, code, free)| format!("{what} {code} {}\n", free * MIB)).concat();
+    assert_eq!(world.limited("keeps"), expected + "waited 0\n");
+    assert_eq!(world.books(), (0, 0));
+}
+
+/// Threads that take of three pools at once, where not all of them find room. Each may be a piece over, where another
+/// one trims the pool in the moment in which what it keeps was to pay.
+#[test]
+fn pools_of_many_threads_stay_within_the_quota() {
+    let world = World::with_quota(256 * MIB);
+    let done = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(world.machine.used(0));
+            }
+            most
+        });
+        let seen: Vec<String> = (0..3).map(|_| world.limited("threads")).collect();
+        done.store(true, Ordering::Relaxed);
+        let most = looking.join().unwrap();
+        assert_eq!(seen, [(); 3].map(|()| format!("threads 0 {}\n", 256 * MIB)));
+        most
+    });
+    assert!((128 * MIB..=(256 + 4 * 32) * MIB).contains(&most), "{most}");
+    assert_eq!(world.books(), (0, 0));
 }
 
 #[test]
@@ -330,7 +409,7 @@ fn memory_of_graphs_is_charged_where_it_is() {
         added 0 268435456\n\
         too much 2 256 192\n\
         drop 0 268435456\n";
-    assert_eq!(world.both("graphs there").0, expected);
+    assert_eq!(world.limited("graphs there"), expected);
     for claim in [1, 2] {
         let usage = world.node.agent.usage(&uid(claim)).unwrap();
         assert_eq!((usage.chips[0].unaccounted, world.node.used(claim)), (0, 0));
@@ -356,8 +435,7 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let world = World::with_quota(64 * MIB);
     // The last one ends with memory that is still mapped.
     for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "exports", "sparse"] {
-        let (limited, _) = world.both(what);
-        let (_, real) = small.both(what);
+        let (limited, real) = (world.limited(what), small.alone(what));
         assert!(real.lines().count() > 5, "{what}: {real}");
         assert_eq!(limited, real, "{what}");
         if what == "sparse" {

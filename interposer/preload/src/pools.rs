@@ -15,3 +15,28 @@ pub(crate) fn pool(_vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_voi
         unsafe { (core.pool)(*pool, device) }
     })
 }
+
+/// A call that gives back what a pool keeps.
+pub(crate) fn trim_pool(_vendor: Vendor, real: impl Fn() -> i32, pool: *mut c_void) -> i32 {
+    kept(real, pool)
+}
+
+/// A call that waits for the device, at which pools give back what is beyond their thresholds.
+pub(crate) fn wait(_vendor: Vendor, real: impl Fn() -> i32) -> i32 {
+    kept(real, core::ptr::null_mut())
+}
+
+fn kept(real: impl Fn() -> i32, pool: *mut c_void) -> i32 {
+    call::after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.pool_kept)(pool) }
+    })
+}
+
+/// The end of a pool.
+pub(crate) fn end_pool(_vendor: Vendor, real: impl Fn() -> i32, pool: *mut c_void) -> i32 {
+    call::after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.pool_gone)(pool) }
+    })
+}

@@ -117,7 +117,7 @@ fn destroy(array: *mut c_void, mipmapped: bool) -> Answer<()> {
         Some((_, array)) if array.mipmapped == mipmapped => {
             let address = array.taken;
             process.memory.arrays.remove(&handle);
-            crate::virtual_memory::clear(&mut process, handle)?;
+            crate::sparse::clear(&mut process, handle)?;
             match address {
                 Some(address) => process.ask(&Request::Free { address }).map(|_| ()),
                 None => Ok(()),

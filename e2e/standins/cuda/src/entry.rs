@@ -19,6 +19,7 @@ use crate::module::*;
 use crate::pool::*;
 use crate::process::driver;
 use crate::sharing::*;
+use crate::sparse::*;
 use crate::status::*;
 use crate::stream::*;
 use crate::virtual_memory::*;

@@ -26,6 +26,7 @@ mod module;
 mod pool;
 mod process;
 mod sharing;
+mod sparse;
 mod status;
 mod stream;
 mod virtual_memory;

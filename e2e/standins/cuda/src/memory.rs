@@ -227,7 +227,8 @@ pub fn release(process: &mut Process, address: u64) -> Answer<()> {
     process.memory.blocks.remove(&address);
     unmap(address, &block);
     if let Kind::Pool(pool) = block.kind {
-        process.pools.put_back(pool, block.bytes);
+        let gone = process.pools.put_back(pool, block.bytes);
+        crate::pool::give(process, gone)?;
     }
     match block.taken {
         Some(taken) => process.ask(&Request::Free { address: taken }).map(|_| ()),

@@ -40,13 +40,25 @@ struct Pool {
     reuse: [c_int; 3],
     /// Most bytes, 0 for no limit.
     most: u64,
+    /// Destroyed: it ends with its last block.
+    doomed: bool,
 }
 
 impl Pool {
     fn of(device: usize, most: u64) -> Self {
         let none = (0, 0, 0);
         let (used, used_high, reserved_high) = none;
-        Self { device, pieces: Vec::new(), used, used_high, reserved_high, threshold: 0, reuse: [1; 3], most }
+        Self {
+            device,
+            pieces: Vec::new(),
+            used,
+            used_high,
+            reserved_high,
+            threshold: 0,
+            reuse: [1; 3],
+            most,
+            doomed: false,
+        }
     }
 
     fn reserved(&self) -> u64 {
@@ -82,11 +94,19 @@ impl Pools {
         self.pools.values().any(|pool| pool.device == device && !pool.pieces.is_empty())
     }
 
-    /// A block of a pool is free again; the pool keeps the memory.
-    pub fn put_back(&mut self, pool: usize, bytes: u64) {
-        if let Some(pool) = self.pools.get_mut(&pool) {
-            pool.used = pool.used.saturating_sub(bytes.next_multiple_of(SMALL));
-        }
+    /// A block of a pool is free again; the pool keeps the memory, unless it was destroyed: then what is to be freed at
+    /// the driver.
+    pub fn put_back(&mut self, handle: usize, bytes: u64) -> Vec<u64> {
+        let Some(pool) = self.pools.get_mut(&handle) else { return Vec::new() };
+        pool.used = pool.used.saturating_sub(bytes.next_multiple_of(SMALL));
+        let ends = pool.doomed && pool.used == 0;
+        let gone = if ends { self.pools.remove(&handle) } else { None };
+        gone.map_or_else(Vec::new, |gone| gone.pieces.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// A pool that was not destroyed.
+    fn there(&mut self, pool: *mut c_void) -> Answer<&mut Pool> {
+        self.pools.get_mut(&(pool as usize)).filter(|pool| !pool.doomed).ok_or(INVALID_VALUE)
     }
 
     /// What the pools of a device do not need above their thresholds: the driver's names of it.
@@ -142,7 +162,7 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
             None => default_pool(&mut process, at.device),
         },
     };
-    let device = process.pools.pools.get(&handle).ok_or(INVALID_VALUE)?.device;
+    let device = process.pools.there(pointer(handle))?.device;
     if let Some(address) = record_allocation(&mut process, &at, device, bytes) {
         return address;
     }
@@ -261,7 +281,7 @@ pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut *mut c_void, properties: *co
     code(create(properties).and_then(|handle| unsafe { put(pool, pointer(handle)) }))
 }
 
-/// Blocks that are still in use stay so; here their memory goes with the pool's.
+/// Blocks that are still in use stay so, and the pool's memory with them.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemPoolDestroy(pool: *mut c_void) -> c_int {
     let destroy = || {
@@ -270,23 +290,23 @@ pub extern "C" fn cuMemPoolDestroy(pool: *mut c_void) -> c_int {
         if process.pools.defaults.values().any(|default| *default == handle) {
             return Err(INVALID_VALUE);
         }
-        let gone = process.pools.pools.remove(&handle).ok_or(INVALID_VALUE)?;
+        process.pools.there(pool)?.doomed = true;
         process.pools.chosen.retain(|_, chosen| *chosen != handle);
-        process.memory.blocks.retain(|_, block| block.kind != Kind::Pool(handle));
-        give(&mut process, gone.pieces.into_iter().map(|(address, _)| address).collect())
+        let gone = process.pools.put_back(handle, 0);
+        give(&mut process, gone)
     };
     code(destroy())
 }
 
-fn give(process: &mut Process, addresses: Vec<u64>) -> Answer<()> {
+/// Gives memory back to the driver.
+pub fn give(process: &mut Process, addresses: Vec<u64>) -> Answer<()> {
     addresses.into_iter().try_for_each(|address| process.ask(&Request::Free { address }).map(|_| ()))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemPoolTrimTo(pool: *mut c_void, keep: usize) -> c_int {
     code(process().and_then(|mut process| {
-        let found = process.pools.pools.get_mut(&(pool as usize)).ok_or(INVALID_VALUE)?;
-        let gone = found.shrink(keep as u64);
+        let gone = process.pools.there(pool)?.shrink(keep as u64);
         give(&mut process, gone)
     }))
 }
@@ -298,8 +318,8 @@ pub unsafe extern "C" fn cuMemPoolGetAttribute(
     value: *mut c_void,
 ) -> c_int {
     let get = || {
-        let process = process()?;
-        let pool = process.pools.pools.get(&(pool as usize)).ok_or(INVALID_VALUE)?;
+        let mut process = process()?;
+        let pool = process.pools.there(pool)?;
         if let 1..=3 = attribute {
             let allowed = pool.reuse.get(attribute as usize - 1).copied().ok_or(INVALID_VALUE)?;
             // SAFETY: the caller's out-pointer to an int.
@@ -327,7 +347,7 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(
 ) -> c_int {
     let set = || {
         let mut process = process()?;
-        let pool = process.pools.pools.get_mut(&(pool as usize)).ok_or(INVALID_VALUE)?;
+        let pool = process.pools.there(pool)?;
         if value.is_null() {
             return Err(INVALID_VALUE);
         }

@@ -17,7 +17,6 @@ use crate::process::{Process, process};
 use crate::status::{
     Answer, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, UNKNOWN, code, put,
 };
-use crate::stream::resolve;
 
 /// `CU_MEM_CREATE_USAGE_TILE_POOL`.
 const TILE_POOL: u16 = 1;
@@ -26,8 +25,9 @@ const TILE_POOL: u16 = 1;
 const DESCRIPTOR: c_int = 1;
 
 #[derive(Debug, Clone, Copy)]
-struct Physical {
-    device: usize,
+pub struct Physical {
+    /// The GPU by the program's number.
+    pub device: usize,
     bytes: u64,
     /// The driver's name of it.
     address: u64,
@@ -36,9 +36,9 @@ struct Physical {
     of: Option<u64>,
     handle_types: c_int,
     /// Whether it is for sparse arrays.
-    tiles: bool,
+    pub tiles: bool,
     /// Handles and mappings that hold it.
-    holders: u32,
+    pub holders: u32,
     /// Whether the handle can still be used.
     handles: u32,
 }
@@ -47,14 +47,15 @@ struct Physical {
 #[derive(Default)]
 pub struct Virtual {
     reserved: BTreeMap<u64, u64>,
-    memory: BTreeMap<u64, Physical>,
+    /// By handle.
+    pub memory: BTreeMap<u64, Physical>,
     /// Start -> (bytes, handle).
     mapped: BTreeMap<u64, (u64, u64)>,
     /// Descriptors that memory was exported as, with the inodes behind them and the handles. They hold the memory, in
     /// this process only.
     exported: Vec<(c_int, u64, u64)>,
     /// Sparse array -> handles.
-    sparse: BTreeMap<usize, Vec<u64>>,
+    pub sparse: BTreeMap<usize, Vec<u64>>,
     next: u64,
 }
 
@@ -124,7 +125,7 @@ fn create(bytes: usize, properties: &Properties) -> Answer<u64> {
 }
 
 /// One holder less; the last one gives the memory back.
-fn drop_holder(process: &mut Process, handle: u64) -> Answer<()> {
+pub fn drop_holder(process: &mut Process, handle: u64) -> Answer<()> {
     let memory = process.space.memory.get_mut(&handle).ok_or(INVALID_VALUE)?;
     memory.holders -= 1;
     if memory.holders > 0 {
@@ -279,82 +280,6 @@ pub extern "C" fn cuMemUnmap(address: u64, bytes: usize) -> c_int {
         }
         Ok(())
     }))
-}
-
-/// `CUarrayMapInfo`: parts of arrays are not kept apart.
-#[repr(C)]
-pub struct MapInfo {
-    resource_kind: c_int,
-    array: *mut c_void,
-    part_kind: c_int,
-    part: [u64; 4],
-    operation: c_int,
-    handle_kind: c_int,
-    handle: u64,
-    offset: u64,
-    devices: c_uint,
-    flags: c_uint,
-    reserved: [c_uint; 2],
-}
-
-/// Ends what is mapped into a sparse array.
-pub fn clear(process: &mut Process, array: usize) -> Answer<()> {
-    let gone = process.space.sparse.remove(&array).unwrap_or_default();
-    gone.into_iter().try_for_each(|handle| drop_holder(process, handle))
-}
-
-fn map_array(process: &mut Process, info: &MapInfo) -> Answer<()> {
-    let array = info.array as usize;
-    if process.memory.arrays.get(&array).is_none_or(|(_, array)| array.taken.is_some()) {
-        return Err(INVALID_VALUE);
-    }
-    match info.operation {
-        1 => {
-            let memory = process.space.memory.get_mut(&info.handle).ok_or(INVALID_VALUE)?;
-            if !memory.tiles || info.devices != 1 << memory.device {
-                return Err(INVALID_VALUE);
-            }
-            memory.holders += 1;
-            process.space.sparse.entry(array).or_default().push(info.handle);
-            Ok(())
-        }
-        2 if info.handle == 0 => clear(process, array),
-        _ => Err(INVALID_VALUE),
-    }
-}
-
-/// # Safety
-/// `list` is null or the caller's list of so many.
-unsafe fn map_arrays(
-    list: *const MapInfo,
-    count: c_uint,
-    stream: *mut c_void,
-    per_thread: bool,
-) -> Answer<()> {
-    let mut process = process()?;
-    resolve(&process, stream as usize, per_thread)?;
-    if list.is_null() {
-        return Err(INVALID_VALUE);
-    }
-    // SAFETY: by contract.
-    let list = unsafe { std::slice::from_raw_parts(list, count as usize) };
-    list.iter().try_for_each(|info| map_array(&mut process, info))
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemMapArrayAsync(list: *mut MapInfo, count: c_uint, stream: *mut c_void) -> c_int {
-    // SAFETY: same contract.
-    code(unsafe { map_arrays(list, count, stream, false) })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemMapArrayAsync_ptsz(
-    list: *mut MapInfo,
-    count: c_uint,
-    stream: *mut c_void,
-) -> c_int {
-    // SAFETY: same contract.
-    code(unsafe { map_arrays(list, count, stream, true) })
 }
 
 #[unsafe(no_mangle)]

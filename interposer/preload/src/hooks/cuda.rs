@@ -1,11 +1,11 @@
 //! The functions of the CUDA driver, of every version that `cuda.h` has had them in, and with either default stream
 //! (`_ptsz`: the calling thread's). Imports of others' memory are not charged: the exporter has paid. Where a process
-//! imports its own, a handle that is known gets a holder more.
+//! imports its own, that has a holder more.
 //!
 //! What the driver makes of a size is not documented: small ones are taken to be multiples of 512 bytes, and from 1 MiB
 //! on of 2 MiB; rows of pitched memory and of arrays to begin at multiples of 512 bytes (all unverified; what is
 //! certain is the granularity of `cuMemCreate`). What that gets wrong, contexts and modules are the node agent's to
-//! find, from the driver's own numbers. A block that goes back to a pool is credited although the pool may keep it.
+//! find, from the driver's own numbers.
 
 use core::ffi::c_void;
 
@@ -19,7 +19,7 @@ use crate::call::{
 use crate::contexts::{destroy, primary, release, wipe};
 use crate::exports::{export, import};
 use crate::graphs::{child, end, node, ready, run, trim, upload};
-use crate::pools::pool;
+use crate::pools::{end_pool, pool, trim_pool, wait};
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
 
@@ -290,6 +290,13 @@ hooks! {
     pool cuDeviceGetMemPool(out: *mut Opaque, device: i32) => out, device;
     pool cuMemGetDefaultMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
     pool cuMemGetMemPool(out: *mut Opaque, location: *const c_void, allocation: i32) => out, home_at(location, allocation);
+    trim_pool cuMemPoolTrimTo(pool: Opaque, keep: usize) => pool;
+    end_pool cuMemPoolDestroy(pool: Opaque) => pool;
+    wait cuCtxSynchronize() => ;
+    wait cuCtxSynchronize_v2(context: Opaque) => ;
+    wait cuStreamSynchronize(stream: Opaque) => ;
+    wait cuStreamSynchronize_ptsz(stream: Opaque) => ;
+    wait cuEventSynchronize(event: Opaque) => ;
     map_arrays cuMemMapArrayAsync(list: *const c_void, count: u32, stream: Opaque) => list, count;
     map_arrays cuMemMapArrayAsync_ptsz(list: *const c_void, count: u32, stream: Opaque) => list, count;
     info cuMemGetInfo_v2(left: *mut usize, all: *mut usize) => left, all;
