@@ -126,3 +126,13 @@ fn a_call_of_the_vendors_that_does_not_return_holds_up_one_launch_and_the_limit_
     );
     assert!(run.busy > 0.1, "what was launched afterwards is charged: {}", run.busy);
 }
+
+/// A graph does not go on what short kernels were allowed: there is never one behind another that is not measured.
+#[test]
+fn graphs_go_one_at_a_time_whatever_kernels_were_allowed() {
+    let run = run("graphs", 100);
+    let deepest =
+        run.text.split_whitespace().find_map(|word| word.strip_prefix("deepest=")?.parse::<u64>().ok());
+    let milliseconds = deepest.unwrap() / 1_000_000;
+    assert!((40..=105).contains(&milliseconds), "{}", run.text);
+}

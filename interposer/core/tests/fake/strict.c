@@ -241,6 +241,17 @@ int cuLaunchKernel(P function, U32 a, U32 b, U32 c, U32 d, U32 e, U32 f, U32 sha
     DONE(0);
 }
 
+/* A graph is a duration too. How far the queue reached at most when one was launched is remembered. */
+static U64 deepest;
+U64 strict_deepest(void) { return deepest; }
+int cuGraphLaunch(P graph, P stream) {
+    int code = cuLaunchKernel(graph, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+    LOCKED;
+    U64 ahead = free_at - now();
+    if (ahead > deepest) deepest = ahead;
+    DONE(code);
+}
+
 #else
 
 #include <dlfcn.h>
@@ -374,6 +385,17 @@ static void hang(void) {
     wait_for(one);
 }
 
+/* Short kernels, which are allowed by the dozen, and then long graphs. */
+static void graphs(void) {
+    P one = stream();
+    for (int round = 0; round < 8; round++) {
+        for (int i = 0; i < 300; i++) launch_in(one, 10000, 0);
+        for (int i = 0; i < 4; i++) failed |= CALL(cuGraphLaunch, (P, P), (P)50000000, one);
+    }
+    wait_for(one);
+    printf("deepest=%llu ", (unsigned long long)((U64(*)(void))dlsym(library, "strict_deepest"))());
+}
+
 /* Launches one after the other, and says so. */
 static void paced(void) {
     P one = stream();
@@ -393,7 +415,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"hang", hang}, {"paced", paced},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
