@@ -6,6 +6,7 @@
 //! mutexes, fixed widths, native endianness: a region never leaves its machine.
 #![no_std]
 
+pub mod allowance;
 pub mod bucket;
 pub mod charge;
 pub mod device;

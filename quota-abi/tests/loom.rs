@@ -7,6 +7,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
+use vnpu_quota_abi::allowance::{Allowance, Standing};
 use vnpu_quota_abi::bucket;
 use vnpu_quota_abi::lease;
 use vnpu_quota_abi::ledger::{self, Request};
@@ -262,5 +263,38 @@ fn a_change_of_share_neither_loses_a_charge_nor_changes_what_it_cost() {
         bucket::reprice(&tat, now, 250);
         assert_eq!(steps(&tat), 1000 + (3 + 4 + 3) * 4);
         assert_eq!(bucket::reckoned_with(tat.load(Ordering::SeqCst)), 250);
+    });
+}
+
+#[test]
+fn a_launch_that_is_taken_is_under_way_until_it_has_been_made() {
+    loom::model(|| {
+        let allowance = Arc::new(Allowance::new());
+        // The decider's own, and one for whoever comes first.
+        allowance.allow(2);
+        let made = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (allowance, made) = (Arc::clone(&allowance), Arc::clone(&made));
+                thread::spawn(move || {
+                    let entered = allowance.enter();
+                    if entered {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        allowance.leave();
+                    }
+                    entered
+                })
+            })
+            .collect();
+        let Standing { left, under_way } = allowance.look();
+        assert!(left <= 1 && under_way >= 1, "{left} {under_way}");
+        // The decider's own is still under way: beside it nothing is, and nothing is left, only when all is made.
+        if left == 0 && under_way == 1 {
+            assert_eq!(made.load(Ordering::Relaxed), 1, "what was done before is seen");
+        }
+        let entered = threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|entered| *entered);
+        assert_eq!(entered.count(), 1, "no more than was allowed");
+        allowance.leave();
+        assert_eq!(allowance.take_back(), Standing { left: 0, under_way: 0 });
     });
 }

@@ -12,13 +12,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use vnpu_quota_abi::allowance::Allowance;
 use vnpu_quota_abi::device::ChipTable;
 use vnpu_quota_abi::gate::{Answer, Gate, Load, SPIN, Tuning};
 use vnpu_quota_abi::line::Terms;
 use vnpu_quota_abi::mark::{Mark, reached};
 use vnpu_quota_abi::usage::UsageDevice;
 
-use crate::allowance::Allowance;
 use crate::chip_region::ChipRegion;
 use crate::clock;
 use crate::events::{Events, Site};

@@ -2,7 +2,6 @@
 //! front end loads it on the first call that concerns it and speaks to it through one table.
 
 mod allocations;
-mod allowance;
 mod bounded;
 mod broken;
 mod chip_region;

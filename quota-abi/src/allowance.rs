@@ -1,7 +1,7 @@
-//! How many launches a lane's threads may make without a decision, and how many they are making: one word, so that a
-//! launch that is taken from the one is in the other at the same moment.
+//! How many launches a process's threads may make without a decision, and how many they are making: one word, so that a
+//! launch that is taken from the one is in the other at the same moment. It is the process's own, in no region.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// One launch that is being made.
 const ENTERED: u64 = 1 << 32;
@@ -10,15 +10,16 @@ const NONE: u64 = 1 << 31;
 const LOWER: u64 = ENTERED - 1;
 
 /// The word.
-pub(crate) struct Allowance(AtomicU64);
+#[derive(Debug)]
+pub struct Allowance(AtomicU64);
 
 /// What the word said at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// Launches that may still be made without a decision.
-    pub(crate) left: u32,
+    pub left: u32,
     /// Launches that are being made.
-    pub(crate) under_way: u32,
+    pub under_way: u32,
 }
 
 impl From<u64> for Standing {
@@ -30,12 +31,12 @@ impl From<u64> for Standing {
 
 impl Allowance {
     /// Nothing is allowed.
-    pub(crate) const fn new() -> Self {
+    pub fn new() -> Self {
         Self(AtomicU64::new(NONE))
     }
 
     /// Takes a launch; whether there was one. It is under way then, until [`Self::leave`].
-    pub(crate) fn enter(&self) -> bool {
+    pub fn enter(&self) -> bool {
         let before = self.0.fetch_add(ENTERED - 1, Ordering::Relaxed);
         let allowed = Standing::from(before).left > 0;
         if !allowed {
@@ -45,23 +46,23 @@ impl Allowance {
     }
 
     /// A launch has been made. What its thread did before is seen by whoever does not find it under way any more.
-    pub(crate) fn leave(&self) {
+    pub fn leave(&self) {
         self.0.fetch_sub(ENTERED, Ordering::Release);
     }
 
     /// Allows so many launches, of which the caller's is one: it is under way.
-    pub(crate) fn allow(&self, launches: u32) {
+    pub fn allow(&self, launches: u32) {
         let more = u64::from(launches.saturating_sub(1));
         self.change(|word| ((word & !LOWER) + ENTERED) | (NONE + more));
     }
 
     /// What stands.
-    pub(crate) fn look(&self) -> Standing {
+    pub fn look(&self) -> Standing {
         self.0.load(Ordering::Acquire).into()
     }
 
     /// Allows nothing any more; what stood before.
-    pub(crate) fn take_back(&self) -> Standing {
+    pub fn take_back(&self) -> Standing {
         self.change(|word| (word & !LOWER) | NONE).into()
     }
 
@@ -73,5 +74,11 @@ impl Allowance {
             seen = found;
         }
         seen
+    }
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::new()
     }
 }
