@@ -5,7 +5,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// One launch that is being made.
 const ENTERED: u64 = 1 << 32;
-/// No launch is allowed. The lower half may fall below it: a thread takes first, and looks then whether it may.
+/// No launch is allowed. The lower half may fall below it by the number of threads that take the last one at once.
 const NONE: u64 = 1 << 31;
 const LOWER: u64 = ENTERED - 1;
 
@@ -37,6 +37,10 @@ impl Allowance {
 
     /// Takes a launch; whether there was one. It is under way then, until [`Self::leave`].
     pub fn enter(&self) -> bool {
+        // Who finds none takes none: the lower half would fall without end.
+        if Standing::from(self.0.load(Ordering::Relaxed)).left == 0 {
+            return false;
+        }
         let before = self.0.fetch_add(ENTERED - 1, Ordering::Relaxed);
         let allowed = Standing::from(before).left > 0;
         if !allowed {

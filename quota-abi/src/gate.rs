@@ -44,6 +44,14 @@ enum Tended {
     Free,
 }
 
+/// A wish that waits.
+#[derive(Debug, Clone, Copy)]
+struct Denied {
+    since: Option<u64>,
+    /// When it was said last: who waits looks again soon, who has gone away does not.
+    asked: u64,
+}
+
 /// A mark on its way through the stream.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
@@ -92,8 +100,8 @@ pub struct Gate {
     free_since: Option<u64>,
     /// The lease went back for another process of the claim, which has the same place in the line.
     yields: bool,
-    /// Since when somebody wants to launch and may not.
-    denied_since: Option<u64>,
+    /// Who wants to launch and may not: kernels, graphs.
+    denied: [Denied; 2],
     /// Wall time of the longest charge.
     longest: u64,
     /// One launch is due although the chip is not ours.
@@ -130,7 +138,7 @@ impl Gate {
             running_since: 0,
             free_since: None,
             yields: false,
-            denied_since: None,
+            denied: [Denied { since: None, asked: 0 }; 2],
             longest: 0,
             forced: false,
             wanting: false,
@@ -162,7 +170,24 @@ impl Gate {
 
     /// Whether threads are on their way to the vendor's queue. Not believed for ever: one may have been ended there.
     const fn is_entered(&self, now: u64) -> bool {
-        self.under_way > 0 && now.saturating_sub(self.under_way_since) < LONGEST_LAUNCH
+        self.under_way > 0 && !self.is_overdue(now)
+    }
+
+    /// Whether those on their way have been so for longer than can be.
+    pub const fn is_overdue(&self, now: u64) -> bool {
+        // Some calls return when the whole model has run.
+        let most = if self.graph { MOST_PATIENCE } else { LONGEST_LAUNCH };
+        self.under_way > 0 && now.saturating_sub(self.under_way_since) >= most
+    }
+
+    /// Notes that what was launched since the last mark was before it: nothing is left to mark.
+    pub fn covered(&mut self) {
+        if let Some(newest) = self.in_flight.checked_sub(1).and_then(|newest| self.marks.get_mut(newest)) {
+            newest.launches = newest.launches.saturating_add(self.since);
+            self.queued = self.queued.saturating_add(self.since);
+        }
+        self.since = 0;
+        self.graph &= self.under_way > 0;
     }
 
     /// Whether the oldest unfinished mark only opens an interval.
@@ -272,17 +297,22 @@ impl Gate {
         if matches!(answer, Answer::Go(_)) && load == Load::Graph {
             self.graph = true;
         }
+        let Some(denied) = self.denied.get_mut(load as usize) else { return answer };
         if !matches!(answer, Answer::Wait(_)) {
-            self.denied_since = None;
+            // A mark is only a step on the way.
+            if matches!(answer, Answer::Go(_)) {
+                denied.since = None;
+            }
             return answer;
         }
-        let since = *self.denied_since.get_or_insert(now);
+        denied.asked = now;
+        let since = *denied.since.get_or_insert(now);
         let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(MOST_PATIENCE);
         if now.saturating_sub(since) < patience {
             return answer;
         }
         // Somebody spoiled the region, or a queue never drains. Compute is not worth a hang.
-        self.denied_since = None;
+        denied.since = None;
         self.forced_admits += 1;
         if self.held.is_some() {
             return Answer::Go(1);
@@ -302,7 +332,7 @@ impl Gate {
         let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
         let most = if self.wanting {
             // Who waits saves up for as long as he does.
-            let waited = now.saturating_sub(self.denied_since.unwrap_or(now));
+            let waited = now.saturating_sub(self.waits_since().unwrap_or(now));
             burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))
         } else {
             burst
@@ -368,7 +398,7 @@ impl Gate {
             Tended::Holds { held, .. } => held,
             Tended::Free => {
                 // A thread that waits goes on saving up.
-                self.wanting = self.denied_since.is_some();
+                self.wanting = self.waits_since().is_some();
                 return Answer::Rest;
             }
         };
@@ -429,10 +459,36 @@ impl Gate {
         }
     }
 
+    /// Since when somebody wants to launch and may not.
+    fn waits_since(&self) -> Option<u64> {
+        self.denied.iter().filter_map(|denied| denied.since).min()
+    }
+
+    /// Whether a wish of the other kind has waited for longer, and for long enough: kernels and graphs leave each other no
+    /// room in the queue.
+    fn others_turn(&self, now: u64, load: Load) -> bool {
+        let (own, other) = match load {
+            Load::Kernel => (self.denied.first(), self.denied.last()),
+            Load::Graph => (self.denied.last(), self.denied.first()),
+        };
+        let Some((since, other)) = other.and_then(|other| Some((other.since?, other))) else { return false };
+        let before_us = own.and_then(|own| own.since).is_none_or(|own| since < own);
+        before_us
+            && now.saturating_sub(since) >= self.tuning.lease
+            && now.saturating_sub(other.asked) < self.tuning.look * 20
+    }
+
     /// How many launches the holder of the lease may add to its queue.
     fn grant(&self, held: Held, waited: bool, now: u64, load: Load) -> Answer {
         if self.opens || self.since > 0 {
             return Answer::Mark;
+        }
+        if self.others_turn(now, load) {
+            return Answer::Wait(if self.in_flight > 0 {
+                self.mark_at(now)
+            } else {
+                now + self.tuning.look / 5
+            });
         }
         let queued = self.marks.iter().take(self.in_flight).map(|mark| self.expected(mark)).sum::<u64>();
         let one = if load == Load::Graph { self.graph_ns } else { self.launch_ns };

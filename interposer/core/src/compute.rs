@@ -79,10 +79,10 @@ impl Process {
     }
 
     /// The program is about to destroy `stream`, or to capture what it launches there.
-    pub(crate) fn drop_stream(&self, vendor: Vendor, stream: *mut c_void) {
+    pub(crate) fn drop_stream(&self, vendor: Vendor) {
         let Some(events) = self.compute.of(vendor).get() else { return };
         for (_, _, lane) in self.lanes_of(vendor) {
-            lane.drop_stream(stream, events);
+            lane.mark_all(events);
         }
     }
 

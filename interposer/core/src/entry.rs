@@ -182,11 +182,11 @@ unsafe extern "C" fn released(vendor: u32, device: i32) -> u32 {
     })
 }
 
-unsafe extern "C" fn drop_stream(vendor: u32, stream: *mut c_void) {
+unsafe extern "C" fn drop_stream(vendor: u32, _stream: *mut c_void) {
     // Not attached: this process (or forked child) has launched nothing.
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.drop_stream(Vendor::from_raw(vendor), stream);
+            process.drop_stream(Vendor::from_raw(vendor));
         }
     });
 }

@@ -65,6 +65,15 @@ impl Events {
         each!(self, events => events.destroy(event));
     }
 
+    /// The stream to put an event into that is to be behind what the program has launched on `stream`, whatever thread
+    /// does so.
+    pub(crate) fn markable(&self, stream: *mut c_void) -> *mut c_void {
+        match self {
+            Self::Ascend(_) => stream,
+            Self::Cuda(_) => cuda::markable(stream),
+        }
+    }
+
     /// The context of `stream`, as [`Event::home`] says it.
     pub(crate) fn home(&self, stream: *mut c_void) -> usize {
         match self {

@@ -23,7 +23,7 @@ use crate::chip_region::ChipRegion;
 use crate::clock;
 use crate::events::{Events, Site};
 use crate::log;
-use crate::measure::Measure;
+use crate::measure::{Measure, Recorded};
 use crate::streams::Streams;
 
 /// No launch waits longer for another thread's turn; the gate bounds all other waits.
@@ -84,6 +84,8 @@ struct Inner {
     gate: Gate,
     /// Launches that were allowed and are not counted as made.
     granted: u32,
+    /// Launches whose threads have not come back for longer than can be: ended in the vendor's function.
+    lost: u32,
     /// Launches that are not counted yet.
     launched: u64,
     measure: Measure,
@@ -122,6 +124,16 @@ struct Work {
     load: Load,
 }
 
+/// What comes of a wish to launch.
+enum Decision {
+    /// It may, and is under way.
+    Enter,
+    /// It may, and nobody counts it.
+    Pass,
+    /// It asks again then.
+    Wait(u64),
+}
+
 /// How a thread came by the right to launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Admission {
@@ -136,7 +148,7 @@ impl Lane {
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let chip = ChipRegion::open(path)?;
         let gate = Gate::new(Tuning::DEFAULT);
-        let inner = Inner { gate, granted: 0, launched: 0, measure: Measure::new() };
+        let inner = Inner { gate, granted: 0, lost: 0, launched: 0, measure: Measure::new() };
         Ok(Self {
             chip,
             allowance: Allowance::new(),
@@ -174,29 +186,33 @@ impl Lane {
         let mut now = begun;
         let mut no_turn_since = None;
         let entered = loop {
-            let wait = match self.take_turn() {
+            let decision = match self.take_turn() {
                 Some(mut turn) => {
                     no_turn_since = None;
                     match terms().filter(|_| self.chip.now().is_whole()) {
                         Some(terms) => events
                             .relaxed(|| self.decide(&mut turn, Work { stream, load }, events, &terms, now)),
                         // Compute fails open.
-                        None => break false,
+                        None => Decision::Pass,
                     }
                 }
                 None if !self.stuck.load(Ordering::Relaxed)
                     && now.saturating_sub(*no_turn_since.get_or_insert(now)) <= PATIENCE =>
                 {
-                    Some(now)
+                    Decision::Wait(now)
                 }
                 None => {
                     self.give_up_turn();
                     self.counts.forced_admits.fetch_add(1, Ordering::Relaxed);
                     self.counts.launches.fetch_add(1, Ordering::Relaxed);
-                    break false;
+                    Decision::Pass
                 }
             };
-            let Some(until) = wait else { break true };
+            let until = match decision {
+                Decision::Enter => break true,
+                Decision::Pass => break false,
+                Decision::Wait(until) => until,
+            };
             self.wait(now, until);
             if enter() {
                 break true;
@@ -227,17 +243,18 @@ impl Lane {
         enter(self.site()?);
         let lane = turn.inner();
         lane.settle(&self.allowance, now, true);
-        if lane.measure.is_empty() {
-            // Idle perhaps: from now on whoever launches asks first.
-            lane.settle(&self.allowance, now, false);
-        }
         for _ in 0..4 {
             lane.collect(&self.chip, events, terms, clock::now());
+            if lane.measure.is_empty() {
+                // The lease may go back now, and nobody may launch without it.
+                lane.settle(&self.allowance, now, false);
+            }
             match lane.gate.look(&self.chip.now(), terms, clock::now()) {
                 Answer::Mark => lane.mark(&self.streams, events),
                 Answer::Wait(until) => return Some(until),
                 Answer::Go(_) => return Some(now),
                 Answer::Rest => {
+                    lane.settle(&self.allowance, now, false);
                     self.wake();
                     return None;
                 }
@@ -246,28 +263,33 @@ impl Lane {
         Some(now)
     }
 
-    /// The program is about to destroy `stream`, after which nothing may be put there, or to capture what it launches
-    /// there: what it has launched so far is behind a mark when this returns.
-    pub(crate) fn drop_stream(&self, stream: *mut c_void, events: &Events) {
+    /// The program is about to destroy a stream, after which nothing may be put there, or to capture what it launches
+    /// there: what has been launched so far, wherever, is behind a mark when this returns.
+    pub(crate) fn mark_all(&self, events: &Events) {
         // The turn first: who has it may be about to put an event there.
         let Some(mut turn) = self.wait_for_turn() else { return };
-        if self.streams.has(stream) {
+        // Of all that is noted: a capture also hides what is in the default stream.
+        if !self.streams.is_empty() {
             let lane = turn.inner();
-            lane.settle(&self.allowance, clock::now(), true);
+            lane.settle(&self.allowance, clock::now(), false);
             events.relaxed(|| lane.mark(&self.streams, events));
         }
     }
 
-    /// The program is about to destroy a context, or all (`None`), with which streams and events go. What is queued is
-    /// waited for within bounds, as the vendor does, and measured.
+    /// The program is about to destroy a context, or all (`None`), with which streams and events go. What is queued there
+    /// is waited for within bounds, as the vendor does, and measured.
     pub(crate) fn drop_site(&self, site: Option<Site>, events: &Events, terms: &Terms) {
         let Some(mut turn) = self.wait_for_turn() else { return };
         let lane = turn.inner();
+        // Another device's, or of nothing that was launched here.
+        if site.is_some_and(|site| self.site() != Some(site) && !lane.knows(site, &self.streams, events)) {
+            return;
+        }
         let begun = clock::now();
         lane.settle(&self.allowance, begun, false);
         let home = site.map_or(0, |Site(site)| site);
-        events.within(home, || events.relaxed(|| lane.drain(self, events, terms, begun)));
-        if !lane.measure.is_empty()
+        events.within(home, || events.relaxed(|| lane.drain(self, site, events, terms, begun)));
+        if lane.measure.oldest_is_of(site)
             && let Some(since) = lane.gate.running_since()
         {
             // The chip was this process's for so long.
@@ -276,13 +298,14 @@ impl Lane {
             lane.gate.finished(&self.chip.now(), terms, now, now.saturating_sub(since));
         }
         lane.measure.forget(site, events);
-        self.streams.take().for_each(drop);
         if site.is_none() || self.site() == site {
             self.site.store(NOWHERE, Ordering::Relaxed);
         }
-        if lane.measure.is_empty() || self.site().is_none() {
-            lane.measure.forget(None, events);
-            lane.granted = 0;
+        if site.is_none() {
+            self.streams.take().for_each(drop);
+        }
+        // Launches of other contexts that are under way hold the lease.
+        if site.is_none() || lane.measure.is_empty() && lane.granted == 0 {
             lane.gate.abandon(&self.chip.now());
             self.wake();
         }
@@ -340,7 +363,7 @@ impl Lane {
         Some(Turn(self))
     }
 
-    /// Decides on a launch; `None` when it may go now, and is under way, else when to ask again.
+    /// Decides on a launch.
     fn decide(
         &self,
         turn: &mut Turn<'_>,
@@ -348,7 +371,7 @@ impl Lane {
         events: &Events,
         terms: &Terms,
         now: u64,
-    ) -> Option<u64> {
+    ) -> Decision {
         // For the helper thread, before there is anything for it to do.
         if let Some(Site(site)) = events.site() {
             self.site.store(site, Ordering::Relaxed);
@@ -368,20 +391,22 @@ impl Lane {
                     lane.granted = lane.granted.saturating_add(launches);
                     self.allowance.allow(launches);
                     reached(Mark::LaunchAllowed);
-                    return None;
+                    return Decision::Enter;
                 }
+                // Another thread has begun to capture there.
+                Answer::Mark if events.is_capturing(stream) => return Decision::Pass,
                 Answer::Mark => {
                     // What opens an interval must be somewhere.
                     self.streams.note(stream);
                     lane.mark(&self.streams, events);
                 }
-                Answer::Wait(until) => return Some(until),
+                Answer::Wait(until) => return Decision::Wait(until),
                 // Said to the helper thread only.
                 Answer::Rest => break,
             }
             now = clock::now();
         }
-        Some(now + SPIN)
+        Decision::Wait(now + SPIN)
     }
 
     /// Waits until `until` or until the lease word changes, whatever comes first.
@@ -411,7 +436,12 @@ impl Inner {
         let standing = if keep { allowance.look() } else { allowance.take_back() };
         let left = standing.left.min(self.granted);
         let taken = self.granted - left;
-        let made = taken.saturating_sub(standing.under_way);
+        if self.gate.is_overdue(now) {
+            self.lost = standing.under_way;
+        }
+        // One of them may come back after all.
+        self.lost = self.lost.min(standing.under_way);
+        let made = taken.saturating_sub(standing.under_way - self.lost);
         if made > 0 {
             self.gate.launched(now, made);
             self.launched += u64::from(made);
@@ -427,14 +457,19 @@ impl Inner {
         }
     }
 
-    /// Marks what was launched, and waits for it, not longer than a launch waits.
-    fn drain(&mut self, lane: &Lane, events: &Events, terms: &Terms, begun: u64) {
+    /// Whether anything here is of a context.
+    fn knows(&self, site: Site, streams: &Streams, events: &Events) -> bool {
+        self.measure.knows(site) || streams.any(|stream| events.home(stream) == site.0)
+    }
+
+    /// Marks what was launched, and waits for what of it goes, not longer than a launch waits.
+    fn drain(&mut self, lane: &Lane, site: Option<Site>, events: &Events, terms: &Terms, begun: u64) {
         if !lane.streams.is_empty() {
             self.mark(&lane.streams, events);
         }
         loop {
             self.collect(&lane.chip, events, terms, clock::now());
-            if self.measure.is_empty() || clock::now().saturating_sub(begun) > PATIENCE {
+            if !self.measure.awaits(site) || clock::now().saturating_sub(begun) > PATIENCE {
                 return;
             }
             std::thread::sleep(STEP);
@@ -445,13 +480,21 @@ impl Inner {
     fn mark(&mut self, streams: &Streams, events: &Events) {
         let recorded = self.measure.record(streams, events);
         reached(Mark::EventRecorded);
-        if !self.gate.marked(clock::now()) {
-            self.measure.keep(recorded);
-        } else if recorded.is_empty() {
+        match recorded {
+            Recorded::Covered => self.gate.covered(),
+            Recorded::Mark(recorded) => {
+                if self.gate.marked(clock::now()) {
+                    self.measure.push(recorded);
+                } else {
+                    self.measure.keep(recorded);
+                }
+            }
             // Without an event nothing can be measured: what was launched is not charged. Compute fails open.
-            self.gate.unmeasured();
-        } else {
-            self.measure.push(recorded);
+            Recorded::Nowhere => {
+                if self.gate.marked(clock::now()) {
+                    self.gate.unmeasured();
+                }
+            }
         }
     }
 }

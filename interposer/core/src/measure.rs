@@ -15,6 +15,16 @@ pub(crate) struct Measure {
     spare: Vec<Event>,
 }
 
+/// What came of a mark.
+pub(crate) enum Recorded {
+    /// It is behind all that was launched.
+    Mark(Vec<Event>),
+    /// Nothing is noted that runs: all that was launched is behind an earlier mark.
+    Covered,
+    /// There is something that it could not be put behind.
+    Nowhere,
+}
+
 impl Measure {
     pub(crate) const fn new() -> Self {
         Self { marks: VecDeque::new(), last: Vec::new(), spare: Vec::new() }
@@ -26,10 +36,12 @@ impl Measure {
     }
 
     /// Puts an event behind what is in each stream that was in use.
-    pub(crate) fn record(&mut self, streams: &Streams, events: &Events) -> Vec<Event> {
-        let mut recorded = Vec::new();
+    pub(crate) fn record(&mut self, streams: &Streams, events: &Events) -> Recorded {
+        let (mut recorded, mut lost) = (Vec::new(), false);
+        let noted = streams.take().map(|stream| events.markable(stream));
         // An event on a stream in capture would become a part of the program's graph, and never be reached by itself.
-        for stream in streams.take().filter(|stream| !events.is_capturing(*stream)) {
+        // What ran there before is behind the mark that the beginning of the capture made.
+        for stream in noted.filter(|stream| !events.is_capturing(*stream)) {
             let home = events.home(stream);
             let spare = self.spare.iter().position(|event| event.home == home);
             let event = spare.map(|place| self.spare.swap_remove(place));
@@ -41,9 +53,14 @@ impl Measure {
                 events.destroy(event);
                 None
             });
+            lost |= event.is_none();
             recorded.extend(event);
         }
-        recorded
+        match (recorded.is_empty(), lost) {
+            (false, _) => Recorded::Mark(recorded),
+            (true, true) => Recorded::Nowhere,
+            (true, false) => Recorded::Covered,
+        }
     }
 
     /// Adds the youngest mark.
@@ -88,6 +105,23 @@ impl Measure {
         }
         // Contexts take turns, and the time of one that waits is not its own.
         Some(homes.into_iter().map(|(_, sum)| sum).max().unwrap_or(0))
+    }
+
+    /// Whether something of a context that goes, or of any, is not finished.
+    pub(crate) fn awaits(&self, site: Option<Site>) -> bool {
+        self.marks.iter().flatten().any(|event| site.is_none_or(|Site(site)| event.home == site))
+    }
+
+    /// Whether there is an event of a context.
+    pub(crate) fn knows(&self, Site(site): Site) -> bool {
+        let all = self.marks.iter().flatten().chain(&self.last).chain(&self.spare);
+        all.into_iter().any(|event| event.home == site)
+    }
+
+    /// Whether the oldest mark is of a context that goes, or of any.
+    pub(crate) fn oldest_is_of(&self, site: Option<Site>) -> bool {
+        let oldest = self.marks.front().into_iter().flatten();
+        oldest.into_iter().any(|event| site.is_none_or(|Site(site)| event.home == site))
     }
 
     /// Takes the oldest mark although it is not finished; its events go with their context.

@@ -31,10 +31,10 @@ impl Streams {
         }
     }
 
-    /// Whether a stream is noted.
-    pub(crate) fn has(&self, stream: *mut c_void) -> bool {
-        let key = (stream as usize).wrapping_add(1);
-        self.0.iter().any(|place| place.load(Ordering::Relaxed) == key)
+    /// Whether any that is noted is such a one.
+    pub(crate) fn any(&self, is: impl Fn(*mut c_void) -> bool) -> bool {
+        let noted = self.0.iter().map(|place| place.load(Ordering::Relaxed)).filter(|key| *key != 0);
+        noted.map(|key| key.wrapping_sub(1) as *mut c_void).any(is)
     }
 
     /// Whether none is noted.

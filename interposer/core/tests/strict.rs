@@ -136,3 +136,38 @@ fn graphs_go_one_at_a_time_whatever_kernels_were_allowed() {
     let milliseconds = deepest.unwrap() / 1_000_000;
     assert!((40..=105).contains(&milliseconds), "{}", run.text);
 }
+
+/// Another thread's mark goes into the stream that waits for all threads' own.
+#[test]
+fn work_in_a_threads_own_default_stream_is_charged() {
+    let charged = charged("own");
+    assert!((0.9..1.2).contains(&charged), "{charged}");
+}
+
+#[test]
+fn work_in_the_default_stream_is_charged_although_a_capture_hides_it() {
+    let charged = charged("hidden");
+    assert!((0.9..1.2).contains(&charged), "{charged}");
+}
+
+/// Also when the lease goes back between two steps: what it allowed goes with it.
+#[test]
+fn every_step_of_a_program_that_waits_for_each_is_charged() {
+    for cores in [30, 100] {
+        let begun = Instant::now();
+        let Run { worked, busy, forced, log, .. } = run("steps", cores);
+        let most = f64::from(cores) / 100.0 * begun.elapsed().as_secs_f64() + 0.030;
+        assert!(busy > 0.97 * worked && worked <= most, "{cores} %: {worked} of {most}, {busy} charged");
+        assert_eq!(forced, 0, "{log}");
+    }
+}
+
+#[test]
+fn kernels_and_graphs_of_two_threads_do_not_starve_each_other() {
+    let run = run("both", 100);
+    let number = |key: &str| -> u64 {
+        run.text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok()).unwrap()
+    };
+    assert!(number("graphs=") > 20 && number("kernels=") > 200, "{}", run.text);
+    assert_eq!(run.forced, 0, "{}", run.log);
+}

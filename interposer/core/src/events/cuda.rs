@@ -39,10 +39,20 @@ pub(crate) struct Events {
 
 /// `CU_EVENT_DEFAULT`: with a time stamp.
 const TIMED: u32 = 0;
+/// `CU_STREAM_LEGACY`.
+const LEGACY: usize = 1;
+/// `CU_STREAM_PER_THREAD`.
+const PER_THREAD: usize = 2;
 /// Handles up to this one name the default streams of whatever context is current.
-const LAST_DEFAULT: usize = 2;
+const LAST_DEFAULT: usize = PER_THREAD;
 /// `CUDA_ERROR_NOT_READY`.
 const NOT_READY: i32 = 600;
+
+/// A thread's default stream has the same name in every thread. The legacy one waits for all of them (CUDA runtime API,
+/// "Stream synchronization behavior").
+pub(super) fn markable(stream: *mut c_void) -> *mut c_void {
+    if stream as usize == PER_THREAD { LEGACY as *mut c_void } else { stream }
+}
 
 impl Events {
     pub(super) fn find(front: &FrontTable) -> Option<Self> {

@@ -43,10 +43,12 @@ static struct thing *primary;
 static int holders, wrongs;
 static char first_wrong[128];
 static U64 free_at, busy;
+static int capturing;
 static __thread struct thing *stack[8];
 static __thread int depth;
-/* The default streams of all contexts are one here. */
+/* The legacy default streams of all contexts are one here, and wait for all others; each thread has one of its own. */
 static struct thing defaults = {STREAM, 1, 0, 0, NULL, 0};
+static __thread struct thing own_default = {STREAM, 1, 0, 0, NULL, 0};
 
 static void wrong(const char *what, const char *where) {
     if (wrongs++ == 0) snprintf(first_wrong, sizeof first_wrong, "%s in %s", what, where);
@@ -63,7 +65,9 @@ static struct thing *make(int kind, struct thing *context) {
 }
 
 static struct thing *checked(P handle, int kind, const char *where) {
-    struct thing *thing = kind == STREAM && (uintptr_t)handle <= 2 ? &defaults : handle;
+    struct thing *thing = kind == STREAM && (uintptr_t)handle == 2  ? &own_default
+                          : kind == STREAM && (uintptr_t)handle < 2 ? &defaults
+                                                                    : handle;
     if (thing == NULL || thing->kind != kind) {
         wrong("nothing of that kind", where);
         return NULL;
@@ -157,6 +161,8 @@ int cuStreamIsCapturing(P stream, int *status) {
     others_are_slow();
     LOCKED;
     struct thing *asked = checked(stream, STREAM, __func__);
+    /* A capture anywhere hides the legacy stream. */
+    if (asked == &defaults && capturing > 0) DONE(906);
     *status = asked != NULL && asked->capturing;
     DONE(0);
 }
@@ -165,6 +171,7 @@ int cuStreamBeginCapture_v2(P stream, int mode) {
     LOCKED;
     struct thing *captured = checked(stream, STREAM, __func__);
     captured->capturing = 1;
+    capturing++;
     captured->spoiled = 0;
     DONE(0);
 }
@@ -172,6 +179,7 @@ int cuStreamEndCapture(P stream, P *graph) {
     LOCKED;
     struct thing *captured = checked(stream, STREAM, __func__);
     captured->capturing = 0;
+    capturing--;
     *graph = captured;
     DONE(captured->spoiled ? 901 : 0);
 }
@@ -200,7 +208,7 @@ int cuEventRecord(P event, P stream) {
     LOCKED;
     struct thing *recorded = checked(event, EVENT, __func__), *in = checked(stream, STREAM, __func__);
     if (recorded == NULL || in == NULL) DONE(400);
-    if (in != &defaults && recorded->context != in->context) {
+    if (in != &defaults && in != &own_default && recorded->context != in->context) {
         wrong("an event in another context's stream", __func__);
         DONE(400);
     }
@@ -208,7 +216,8 @@ int cuEventRecord(P event, P stream) {
         wrong("an event of ours in a capture", __func__);
         in->spoiled = 1;
     }
-    recorded->at = in->at > now() ? in->at : now();
+    U64 until = in == &defaults ? free_at : in->at;
+    recorded->at = until > now() ? until : now();
     DONE(0);
 }
 int cuEventQuery(P event) {
@@ -241,6 +250,10 @@ int cuLaunchKernel(P function, U32 a, U32 b, U32 c, U32 d, U32 e, U32 f, U32 sha
     DONE(0);
 }
 
+int cuLaunchKernel_ptsz(P function, U32 a, U32 b, U32 c, U32 d, U32 e, U32 f, U32 shared, P stream, P *parameters, P *extra) {
+    return cuLaunchKernel(function, a, b, c, d, e, f, shared, stream == NULL ? (P)2 : stream, parameters, extra);
+}
+int cuStreamSynchronize_ptsz(P stream) { return cuStreamSynchronize(stream == NULL ? (P)2 : stream); }
 /* A graph is a duration too. How far the queue reached at most when one was launched is remembered. */
 static U64 deepest;
 U64 strict_deepest(void) { return deepest; }
@@ -385,6 +398,56 @@ static void hang(void) {
     wait_for(one);
 }
 
+/* One long kernel at a time in the calling thread's default stream, which no other thread can put anything into. */
+static void own(void) {
+    for (int round = 0; round < 60; round++) {
+        failed |= CALL(cuLaunchKernel_ptsz, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)10000000, 1, 1, 1, 1, 1, 1,
+                       0, NULL, NULL, NULL);
+        failed |= CALL(cuStreamSynchronize_ptsz, (P), NULL);
+    }
+}
+
+/* A thread with graphs beside one with kernels: neither leaves room in the queue for the other. */
+static int kernels_made, graphs_made;
+static U64 until;
+static void *kernel_thread(void *context) {
+    CALL(cuCtxSetCurrent, (P), context);
+    P one = stream();
+    for (; now() < until; kernels_made++) launch_in(one, 100000, 0);
+    return NULL;
+}
+static void both(void) {
+    P one = stream(), context = NULL;
+    pthread_t other;
+    CALL(cuCtxGetCurrent, (P *), &context);
+    until = now() + 3000000000;
+    pthread_create(&other, NULL, kernel_thread, context);
+    for (; now() < until; graphs_made++) failed |= CALL(cuGraphLaunch, (P, P), (P)20000000, one);
+    pthread_join(other, NULL);
+    printf("kernels=%d graphs=%d ", kernels_made, graphs_made);
+}
+
+/* Work, and the capture of another stream beside it, which hides what is in the default stream. */
+static void hidden(void) {
+    P one = stream(), graph = NULL;
+    for (int round = 0; round < 30; round++) {
+        launch_in(NULL, 20000000, 0);
+        failed |= CALL(cuStreamBeginCapture_v2, (P, int), one, 0);
+        pass(10000000);
+        failed |= CALL(cuStreamEndCapture, (P, P *), one, &graph);
+        wait_for(NULL);
+    }
+}
+
+/* A launch and a wait, again and again. */
+static void steps(void) {
+    P one = stream();
+    for (int round = 0; round < 1500; round++) {
+        for (int i = 0; i < 4; i++) launch_in(one, 200000, 0);
+        wait_for(one);
+    }
+}
+
 /* Short kernels, which are allowed by the dozen, and then long graphs. */
 static void graphs(void) {
     P one = stream();
@@ -415,7 +478,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"own", own}, {"both", both}, {"hidden", hidden}, {"steps", steps}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
