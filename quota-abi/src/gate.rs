@@ -15,6 +15,7 @@ use crate::mark::{Mark as Step, reached};
 use crate::sync::{AtomicU64, Ordering};
 pub use crate::table::LoadKind as Load;
 pub use crate::tuning::Tuning;
+use crate::wishes::Wishes;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +43,6 @@ enum Tended {
     },
     /// It is not ours.
     Free,
-}
-
-/// A wish that waits.
-#[derive(Debug, Clone, Copy)]
-struct Denied {
-    since: Option<u64>,
-    /// When it was said last: who waits looks again soon, who has gone away does not.
-    asked: u64,
 }
 
 /// A mark on its way through the stream.
@@ -100,8 +93,7 @@ pub struct Gate {
     free_since: Option<u64>,
     /// The lease went back for another process of the claim, which has the same place in the line.
     yields: bool,
-    /// Who wants to launch and may not: kernels, graphs.
-    denied: [Denied; 2],
+    wishes: Wishes,
     /// Wall time of the longest charge.
     longest: u64,
     /// One launch is due although the chip is not ours.
@@ -138,7 +130,7 @@ impl Gate {
             running_since: 0,
             free_since: None,
             yields: false,
-            denied: [Denied { since: None, asked: 0 }; 2],
+            wishes: Wishes::new(),
             longest: 0,
             forced: false,
             wanting: false,
@@ -297,22 +289,20 @@ impl Gate {
         if matches!(answer, Answer::Go(_)) && load == Load::Graph {
             self.graph = true;
         }
-        let Some(denied) = self.denied.get_mut(load as usize) else { return answer };
         if !matches!(answer, Answer::Wait(_)) {
             // A mark is only a step on the way.
             if matches!(answer, Answer::Go(_)) {
-                denied.since = None;
+                self.wishes.granted(load);
             }
             return answer;
         }
-        denied.asked = now;
-        let since = *denied.since.get_or_insert(now);
+        let since = self.wishes.denied(load, now);
         let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(MOST_PATIENCE);
         if now.saturating_sub(since) < patience {
             return answer;
         }
         // Somebody spoiled the region, or a queue never drains. Compute is not worth a hang.
-        denied.since = None;
+        self.wishes.granted(load);
         self.forced_admits += 1;
         if self.held.is_some() {
             return Answer::Go(1);
@@ -332,7 +322,7 @@ impl Gate {
         let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
         let most = if self.wanting {
             // Who waits saves up for as long as he does.
-            let waited = now.saturating_sub(self.waits_since().unwrap_or(now));
+            let waited = now.saturating_sub(self.wishes.since().unwrap_or(now));
             burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))
         } else {
             burst
@@ -398,7 +388,7 @@ impl Gate {
             Tended::Holds { held, .. } => held,
             Tended::Free => {
                 // A thread that waits goes on saving up.
-                self.wanting = self.waits_since().is_some();
+                self.wanting = self.wishes.since().is_some();
                 return Answer::Rest;
             }
         };
@@ -459,31 +449,12 @@ impl Gate {
         }
     }
 
-    /// Since when somebody wants to launch and may not.
-    fn waits_since(&self) -> Option<u64> {
-        self.denied.iter().filter_map(|denied| denied.since).min()
-    }
-
-    /// Whether a wish of the other kind has waited for longer, and for long enough: kernels and graphs leave each other no
-    /// room in the queue.
-    fn others_turn(&self, now: u64, load: Load) -> bool {
-        let (own, other) = match load {
-            Load::Kernel => (self.denied.first(), self.denied.last()),
-            Load::Graph => (self.denied.last(), self.denied.first()),
-        };
-        let Some((since, other)) = other.and_then(|other| Some((other.since?, other))) else { return false };
-        let before_us = own.and_then(|own| own.since).is_none_or(|own| since < own);
-        before_us
-            && now.saturating_sub(since) >= self.tuning.lease
-            && now.saturating_sub(other.asked) < self.tuning.look * 20
-    }
-
     /// How many launches the holder of the lease may add to its queue.
     fn grant(&self, held: Held, waited: bool, now: u64, load: Load) -> Answer {
         if self.opens || self.since > 0 {
             return Answer::Mark;
         }
-        if self.others_turn(now, load) {
+        if self.wishes.is_others_turn(load, now, &self.tuning) {
             return Answer::Wait(if self.in_flight > 0 {
                 self.mark_at(now)
             } else {

@@ -24,6 +24,7 @@ pub mod table;
 mod tuning;
 pub mod usage;
 pub mod view;
+mod wishes;
 
 /// Version of the layouts in this crate. Appending to a reserved field keeps it; moving anything raises it.
 pub const LAYOUT_VERSION: u16 = 2;
