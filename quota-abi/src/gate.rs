@@ -523,7 +523,7 @@ const LONGEST_LAUNCH: u64 = 2_000_000_000;
 const MOST_PATIENCE: u64 = 120_000_000_000;
 
 /// A lease is long enough for so many launches, up to ten times its length.
-const LAUNCHES_PER_LEASE: u64 = 8;
+const LAUNCHES_PER_LEASE: u64 = 16;
 
 /// Nanoseconds that each place in the line waits longer for a lease that is free.
 const TURN: u64 = 100_000;
