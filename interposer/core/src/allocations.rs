@@ -75,12 +75,11 @@ impl Process {
         if device == NO_DEVICE {
             return Verdict::Pass;
         }
-        // What a graph allocates is given when it is launched.
+        // What a graph allocates is taken when it is launched.
         if matches!(source, Source::Stream | Source::Pool)
             && self.is_captured(vendor, request.stream as *mut c_void)
         {
-            self.captured_node(request.stream, device, request.size);
-            return Verdict::Pass;
+            return self.captured_node(request.stream, device, request.size, ticket);
         }
         let chip = self.chip(vendor, device);
         let pool = self.pool_of(request, device, chip);
@@ -139,6 +138,10 @@ impl Process {
 
     /// Ends a granted reservation.
     pub(crate) fn settle(&self, ticket: &Ticket, kind: KeyKind, key: u64, ok: bool) {
+        if ticket.graph != 0 {
+            self.captured(ticket, key, ok);
+            return;
+        }
         let Some(cell) = self.cell_of(ticket) else { return };
         let fresh = ticket.bytes.saturating_sub(ticket.covered);
         if !ok {
@@ -197,6 +200,7 @@ impl Process {
             owner: block.owner,
             covered: 0,
             beyond: 0,
+            graph: 0,
             claim: u32::from(block.claim),
             device: u32::from(block.device),
         }

@@ -56,6 +56,7 @@ static TABLE: CoreTable = CoreTable {
     graph_reserve,
     graph_settle,
     graph_kept,
+    graph_freed,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -310,10 +311,18 @@ unsafe extern "C" fn captured(vendor: u32, stream: *mut c_void) -> u32 {
     })
 }
 
-unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64) {
+unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64, address: u64) {
     guarded((), || {
         if let Some(process) = process() {
-            process.graph_node(graph as u64, device, bytes);
+            process.graph_node(graph as u64, device, bytes, address);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_freed(graph: *mut c_void, stream: *mut c_void, address: u64) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_freed(graph as u64, stream as u64, address);
         }
     });
 }
@@ -355,20 +364,25 @@ unsafe extern "C" fn graph_reserve(
     }) as u32
 }
 
-unsafe extern "C" fn graph_settle(exec: *mut c_void, tickets: *const GraphTickets, ok: u32) {
+unsafe extern "C" fn graph_settle(
+    exec: *mut c_void,
+    stream: *mut c_void,
+    tickets: *const GraphTickets,
+    ok: u32,
+) {
     // SAFETY: as above.
     let Some(tickets) = (unsafe { tickets.as_ref() }) else { return };
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.graph_settle(exec as u64, tickets, ok != 0);
+            process.graph_settle(exec as u64, stream as u64, tickets, ok != 0);
         }
     });
 }
 
-unsafe extern "C" fn graph_kept(device: i32, trimmed: u32) {
+unsafe extern "C" fn graph_kept(device: i32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.graph_kept(device, trimmed != 0);
+            process.graph_kept(device);
         }
     });
 }

@@ -97,6 +97,34 @@ impl<V: Plain> Pointers<V> {
         self.with(key, |table| table.find(key).copied()).flatten()
     }
 
+    /// Changes what `key` stands for; `fresh`, where it stands for nothing.
+    pub(crate) fn update(&self, key: u64, fresh: V, act: impl FnOnce(&mut V)) {
+        if key == 0 {
+            return;
+        }
+        let _ = self.with(key, |table| {
+            if table.find(key).is_none() {
+                let _ = table.insert(key, fresh);
+            }
+            table.find(key).map(act)
+        });
+    }
+
+    /// Changes all that there are.
+    pub(crate) fn each(&self, mut act: impl FnMut(&mut V)) {
+        for shard in &self.shards {
+            let _ = shard.with(|table| {
+                for index in 0..table.capacity {
+                    if let Some(place) = table.place(index)
+                        && place.key != 0
+                    {
+                        act(&mut place.value);
+                    }
+                }
+            });
+        }
+    }
+
     /// Forgets all that `goes`, and tells each.
     pub(crate) fn take_where(&self, goes: impl Fn(u64, &V) -> bool, mut tell: impl FnMut(V)) {
         for shard in &self.shards {
@@ -172,20 +200,14 @@ impl Pointers<Block> {
 impl Pointers<Block> {
     /// What goes with the context `from` goes with `to` from now on; whether there is any.
     pub(crate) fn relabel(&self, from: u64, to: u64) -> bool {
-        let in_one = |table: &mut Table<Block>| {
-            let mut any = false;
-            for index in 0..table.capacity {
-                if let Some(place) = table.place(index)
-                    && place.key != 0
-                    && place.value.owner == from
-                {
-                    place.value.owner = to;
-                    any = true;
-                }
+        let mut any = false;
+        self.each(|block| {
+            if block.owner == from {
+                block.owner = to;
+                any = true;
             }
-            any
-        };
-        self.shards.iter().fold(false, |any, shard| shard.with(in_one).unwrap_or(false) | any)
+        });
+        any
     }
 
     /// Forgets what goes with a context, and tells each.

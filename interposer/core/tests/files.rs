@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 185] = [
+const EXPORTS: [&str; 186] = [
     "aclmdlRICaptureBeginImpl",
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
@@ -89,6 +89,7 @@ const EXPORTS: [&str; 185] = [
     "cuGetProcAddress_v2",
     "cuGetProcAddress_v2_ptsz",
     "cuGraphAddMemAllocNode",
+    "cuGraphAddMemFreeNode",
     "cuGraphAddNode",
     "cuGraphAddNode_v2",
     "cuGraphDestroy",

@@ -265,7 +265,8 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
 }
 
 /// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
-const OF_POOLS: [&str; 5] = ["pools", "keeps", "threads", "graphs", "graphs there"];
+const OF_POOLS: [&str; 7] =
+    ["pools", "keeps", "threads", "graphs", "graphs there", "temporaries", "launches"];
 
 /// The programs that do what the demo program does not, each built once.
 fn program(what: &str) -> &'static Path {
@@ -434,7 +435,8 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
     // The last one ends with memory that is still mapped.
-    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "exports", "sparse"] {
+    let parts = ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "temporaries", "launches"];
+    for what in parts.into_iter().chain(["exports", "sparse"]) {
         let (limited, real) = (world.limited(what), small.alone(what));
         assert!(real.lines().count() > 5, "{what}: {real}");
         assert_eq!(limited, real, "{what}");

@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_void};
 
 use standin_protocol::{Reply, Request};
 
-use crate::graph::Allocation;
+use crate::graph::{Allocation, Step};
 use crate::memory::{Block, Kind, PAGE, release};
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_DEVICE, INVALID_VALUE, OUT_OF_MEMORY, code, put};
@@ -184,7 +184,7 @@ fn record_allocation(process: &mut Process, at: &At, device: usize, bytes: u64) 
     let address = process.memory.own_address(bytes);
     let graph = process.captures.record(at.key)?;
     Some(graph.map(|graph| {
-        graph.allocations.push(Allocation { address, bytes, device });
+        graph.memory.push(Step::Take(Allocation { address, bytes, device }));
         address
     }))
 }
@@ -193,7 +193,7 @@ fn free(address: u64, stream: *mut c_void, per_thread: bool) -> Answer<()> {
     let mut process = process()?;
     let at = resolve(&process, stream as usize, per_thread)?;
     if let Some(graph) = process.captures.record(at.key) {
-        graph?.frees.push(address);
+        graph?.memory.push(Step::Give(address));
         return Ok(());
     }
     process.forbid_implicit(&at)?;

@@ -112,7 +112,7 @@ pub fn submit(process: &mut Process, at: &At, nanos: u64) -> Answer<()> {
 }
 
 /// How much of the device's queue must still run until it has come to `until`, counted in submitted nanoseconds.
-fn left(process: &mut Process, device: usize, until: u64) -> Answer<u64> {
+pub fn left(process: &mut Process, device: usize, until: u64) -> Answer<u64> {
     let phys_id = process.number(device)?;
     let Reply::Work(queued) = process.ask(&Request::Queued { phys_id })? else { return Err(UNKNOWN) };
     let submitted = process.devices.get(device).map_or(0, |device| device.submitted);

@@ -171,6 +171,123 @@ static void graphs(void) {
     tell("freed", code);
 }
 
+/* A graph that is being made: captured, or of nodes that are added. */
+static P making, recording;
+static const char *made_how;
+
+static void begin_graph(const char *how) {
+    made_how = how;
+    if (!strcmp(how, "captured")) {
+        CALL(cuStreamCreate, (P *, U32), &recording, 1);
+        CALL(cuStreamBeginCapture_v2, (P, int), recording, 0);
+    } else {
+        CALL(cuGraphCreate, (P *, U32), &making, 0);
+    }
+}
+
+static U64 graph_takes(size_t megabytes) {
+    struct node wish = {10, {0}, {1, 0, 1, 0, NULL, 0, {0}}, NULL, 0, megabytes << 20, 0, {0}};
+    P node = NULL;
+    if (!strcmp(made_how, "captured"))
+        CALL(cuMemAllocAsync, (U64 *, size_t, P), &wish.address, wish.bytes, recording);
+    else if (!strcmp(made_how, "added"))
+        CALL(cuGraphAddMemAllocNode, (P *, P, P, size_t, P), &node, making, NULL, 0, &wish.pool);
+    else
+        CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
+    return wish.address;
+}
+
+static void graph_gives(U64 address) {
+    struct { int kind, reserved[3]; U64 address, rest[29]; } wish = {11, {0}, address, {0}};
+    P node = NULL;
+    if (!strcmp(made_how, "captured"))
+        CALL(cuMemFreeAsync, (U64, P), address, recording);
+    else if (!strcmp(made_how, "added"))
+        CALL(cuGraphAddMemFreeNode, (P *, P, P, size_t, U64), &node, making, NULL, 0, address);
+    else
+        CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
+}
+
+static struct graph end_graph(void) {
+    struct graph graph = {making, NULL, 0};
+    if (!strcmp(made_how, "captured")) {
+        CALL(cuStreamEndCapture, (P, P *), recording, &graph.made);
+        CALL(cuStreamDestroy_v2, (P), recording);
+    }
+    tell(made_how, CALL(cuGraphInstantiateWithFlags, (P *, P, U64), &graph.ready, graph.made, 0));
+    return graph;
+}
+
+/* Graphs that allocate and free many times. */
+static void temporaries(void) {
+    static const char *const ways[] = {"captured", "added", "of any type"};
+    for (int i = 0; i < 3; i++) {
+        begin_graph(ways[i]);
+        for (int n = 0; n < 200; n++) graph_gives(graph_takes(1));
+        struct graph graph = end_graph();
+        run("one by one", graph);
+        run("again", graph);
+        drop(graph);
+        begin_graph(ways[i]);
+        U64 first = graph_takes(30), second = graph_takes(20);
+        graph_gives(first);
+        first = graph_takes(40);
+        graph_gives(second);
+        graph_gives(first);
+        graph = end_graph();
+        run("two at a time", graph);
+        drop(graph);
+        begin_graph(ways[i]);
+        graph_gives(graph_takes(40));
+        first = graph_takes(30);
+        second = graph_takes(40);
+        graph_gives(first);
+        graph_gives(second);
+        graph = end_graph();
+        run("too much at a time", graph);
+        drop(graph);
+        /* One frees what the other leaves. */
+        begin_graph(ways[i]);
+        graph_gives(graph_takes(20));
+        first = graph_takes(40);
+        graph = end_graph();
+        begin_graph(ways[i]);
+        graph_gives(first);
+        first = graph_takes(20);
+        graph_gives(first);
+        struct graph other = end_graph();
+        run("it leaves", graph);
+        run("the other frees", other);
+        drop(other);
+        drop(graph);
+    }
+}
+
+/* A kernel that takes so long: in the stand-in driver a function is a duration. */
+static void work(P stream, U64 milliseconds) {
+    CALL(cuLaunchKernel, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)(milliseconds * 1000000), 1, 1, 1, 1,
+         1, 1, 0, stream, NULL, NULL);
+}
+
+/* Graphs that are launched while others run. */
+static void launches(void) {
+    struct graph all[3];
+    P streams[2];
+    for (int i = 0; i < 2; i++) CALL(cuStreamCreate, (P *, U32), &streams[i], 1);
+    for (int i = 0; i < 3; i++) {
+        begin_graph("captured");
+        U64 address = graph_takes(i == 0 ? 30 : 40);
+        work(recording, 500);
+        graph_gives(address);
+        all[i] = end_graph();
+    }
+    for (int i = 0; i < 2; i++) tell("one after the other", CALL(cuGraphLaunch, (P, P), all[i].ready, streams[0]));
+    tell("beside them", CALL(cuGraphLaunch, (P, P), all[2].ready, streams[1]));
+    CALL(cuStreamSynchronize, (P), streams[0]);
+    tell("when they are done", CALL(cuGraphLaunch, (P, P), all[2].ready, streams[1]));
+    for (int i = 0; i < 3; i++) drop(all[i]);
+}
+
 /* What pools keep of what they gave. */
 static void keeps(void) {
     struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
@@ -288,6 +405,8 @@ int main(int count, char **arguments) {
         {"keeps", keeps},
         {"threads", threads},
         {"graphs", graphs},
+        {"temporaries", temporaries},
+        {"launches", launches},
         {"graphs there", graphs_there},
         {NULL, NULL},
     };
