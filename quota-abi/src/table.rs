@@ -348,10 +348,11 @@ pub struct CoreTable {
     /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
     /// which asks, or [`NO_DEVICE`].
     pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
-    /// A pool may keep another amount of memory than before; null: any of them.
+    /// The program trimmed a pool or, null, waited: it may keep another amount of memory than before, as may all.
     pub pool_kept: unsafe extern "C" fn(pool: *mut c_void),
-    /// A pool was destroyed: it is there until what it gave is freed.
-    pub pool_gone: unsafe extern "C" fn(pool: *mut c_void),
+    /// What became of a pool after [`CoreTable::pool_end`], whose answer is `device`; `ok` not 0: it was destroyed, and is
+    /// there until what it gave is freed.
+    pub pool_ended: unsafe extern "C" fn(pool: *mut c_void, device: i32, ok: u32),
     /// A handle of physical memory was given out as the descriptor `fd`.
     pub exported: unsafe extern "C" fn(handle: u64, fd: i32),
     /// The program got a handle for memory that was given out, as the descriptor `fd` or, negative, in another way.
@@ -378,6 +379,9 @@ pub struct CoreTable {
     pub graph_kept: unsafe extern "C" fn(device: i32),
     /// A graph got a node that frees `address`; null: the graph that `stream` records.
     pub graph_freed: unsafe extern "C" fn(graph: *mut c_void, stream: *mut c_void, address: u64),
+    /// The program is about to destroy a pool, of which nothing is asked from now on. Returns the device that is known of
+    /// it, for [`CoreTable::pool_ended`].
+    pub pool_end: unsafe extern "C" fn(pool: *mut c_void) -> i32,
 }
 
 /// What is launched.

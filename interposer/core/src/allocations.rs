@@ -117,7 +117,8 @@ impl Process {
     /// Whether a chip that a claim is about has less charged to it than a moment ago, because the driver gave back what
     /// it kept for itself.
     pub(crate) fn look_again(&self, chip: Option<Chip>) -> bool {
-        self.parts(chip).next().is_some() && (self.follow_graphs() | self.close_exports() | self.pool_kept(0))
+        self.parts(chip).next().is_some()
+            && (self.follow_graphs() | self.close_exports() | self.follow_pools(0))
     }
 
     /// Counts a refusal with the last claim that was asked.
@@ -145,13 +146,12 @@ impl Process {
         let Some(cell) = self.cell_of(ticket) else { return };
         let fresh = ticket.bytes.saturating_sub(ticket.covered);
         if !ok {
-            ledger::abandon(cell, fresh.saturating_add(ticket.beyond));
-            self.uncover(ticket);
+            self.pool_refused(ticket, cell, fresh.saturating_add(ticket.beyond));
             return;
         }
         reached(Mark::Allocated);
         ledger::commit(cell, fresh);
-        self.pool_gave(ticket);
+        self.pool_gave(ticket, cell);
         if kind == KeyKind::Handle {
             self.exports.made(key);
         }

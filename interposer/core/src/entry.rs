@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use vnpu_quota_abi::gate::Load;
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets, KeyKind, NO_PHYS_ID,
-    Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets,
+    KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::lane::Lane;
@@ -45,7 +45,7 @@ static TABLE: CoreTable = CoreTable {
     ended,
     pool,
     pool_kept,
-    pool_gone,
+    pool_ended,
     exported,
     imported,
     captured,
@@ -57,6 +57,7 @@ static TABLE: CoreTable = CoreTable {
     graph_settle,
     graph_kept,
     graph_freed,
+    pool_end,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -280,10 +281,16 @@ unsafe extern "C" fn pool_kept(pool: *mut c_void) {
     });
 }
 
-unsafe extern "C" fn pool_gone(pool: *mut c_void) {
+unsafe extern "C" fn pool_end(pool: *mut c_void) -> i32 {
+    guarded(CURRENT_DEVICE, || {
+        incarnation::attached().map_or(CURRENT_DEVICE, |process| process.pool_end(pool as u64))
+    })
+}
+
+unsafe extern "C" fn pool_ended(pool: *mut c_void, device: i32, ok: u32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.pool_gone(pool as u64);
+            process.pool_ended(pool as u64, device, ok != 0);
         }
     });
 }

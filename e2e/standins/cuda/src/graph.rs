@@ -10,7 +10,7 @@ use crate::memory::{Block, Kind, PAGE, take};
 use crate::module::nanos_of;
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, put, put_if};
-use crate::stream::{At, HostCall, Key, call_later, left, resolve, submit};
+use crate::stream::{At, HostCall, Key, call_later, done, resolve, submit};
 
 /// A node that takes memory.
 #[derive(Debug, Clone, Copy)]
@@ -469,9 +469,7 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
 }
 
 fn trim(process: &mut Process, device: usize) -> Answer<()> {
-    let queue = left(process, device, u64::MAX)?;
-    let submitted = process.devices.get(device).map_or(0, |device| device.submitted);
-    let done = submitted.saturating_sub(queue);
+    let done = done(process, device)?;
     let mut gone = Vec::new();
     for ready in process.graphs.ready.values_mut().filter(|one| one.last.is_none_or(|(_, end)| end <= done)) {
         gone.extend(ready.kept.extract_if(.., |page| page.device == device));

@@ -288,6 +288,10 @@ static void launches(void) {
     for (int i = 0; i < 3; i++) drop(all[i]);
 }
 
+#define TAKE(what, to, size, pool) \
+    tell(what, CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, (size_t)(size) << 20, pool, stream))
+#define GIVE(what, address) tell(what, CALL(cuMemFreeAsync, (U64, P), address, stream))
+
 /* What pools keep of what they gave. */
 static void keeps(void) {
     struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
@@ -298,9 +302,6 @@ static void keeps(void) {
         CALL(cuMemPoolCreate, (P *, void *), &pools[i], &properties);
         CALL(cuMemPoolSetAttribute, (P, int, P), pools[i], 4, &all);
     }
-#define TAKE(what, to, size, pool) \
-    tell(what, CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, (size_t)(size) << 20, pool, stream))
-#define GIVE(what, address) tell(what, CALL(cuMemFreeAsync, (U64, P), address, stream))
     TAKE("100 of 128", &one, 100, pools[0]);
     GIVE("kept", one);
     tell("kept also when waited for", CALL(cuStreamSynchronize, (P), stream));
@@ -381,6 +382,107 @@ static void threads(void) {
     for (int i = 0; i < 3; i++) CALL(cuMemPoolDestroy, (P), many_pools[i]);
 }
 
+/* What a pool has of its device, in MiB, as the driver says it. */
+static void tell_pool(const char *what, P pool) {
+    U64 reserved = 0;
+    int code = CALL(cuMemPoolGetAttribute, (P, int, P), pool, 5, &reserved);
+    printf("%s %d %d\n", what, code, (int)(reserved >> 20));
+}
+
+/* A pool whose blocks are freed in streams that have not come to it: all of them wait for one. */
+static void pending(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    P pools[1], stream = NULL, streams[5], event = NULL;
+    U64 all = UINT64_MAX, block = 0, plain = 0;
+    CALL(cuMemPoolCreate, (P *, void *), &pools[0], &properties);
+    CALL(cuMemPoolSetAttribute, (P, int, P), pools[0], 4, &all);
+    CALL(cuEventCreate, (P *, U32), &event, 0);
+    for (int i = 0; i < 5; i++) CALL(cuStreamCreate, (P *, U32), &streams[i], 1);
+    for (int round = 0; round < 2; round++) {
+        work(streams[0], 1500);
+        CALL(cuEventRecord, (P, P), event, streams[0]);
+        for (int i = 0; i < 4; i++) {
+            stream = streams[i + 1];
+            block = 0;
+            /* At first there is room for each; then not even for the second. */
+            TAKE("take", &block, round == 0 ? 32 : 128, pools[0]);
+            tell_pool("pool", pools[0]);
+            CALL(cuStreamWaitEvent, (P, P, U32), stream, event, 0);
+            if (block != 0) GIVE("give", block);
+        }
+        tell("waited", CALL(cuCtxSynchronize, (void), ));
+        CALL(cuMemPoolTrimTo, (P, size_t), pools[0], 0);
+        tell_pool("trimmed", pools[0]);
+    }
+    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 64 << 20));
+    TAKE("take", &block, 128, pools[0]);
+    GIVE("give", block);
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[0]));
+}
+
+static void *take_slowly(void *to) {
+    CALL(cuCtxSetCurrent, (P), everyones);
+    CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, 8 << 20, many_pools[0], NULL);
+    return NULL;
+}
+
+/* A block that the driver has given, and has not told of. */
+static void on_the_way(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    P pools[1], stream = NULL;
+    U64 all = UINT64_MAX, one = 0, two = 0;
+    pthread_t thread;
+    CALL(cuCtxGetCurrent, (P *), &everyones);
+    CALL(cuMemPoolCreate, (P *, void *), &pools[0], &properties);
+    CALL(cuMemPoolSetAttribute, (P, int, P), pools[0], 4, &all);
+    many_pools[0] = pools[0];
+    TAKE("20 of 32", &one, 20, pools[0]);
+    pthread_create(&thread, NULL, take_slowly, &two);
+    usleep(200000);
+    tell("waited", CALL(cuStreamSynchronize, (P), NULL));
+    pthread_join(thread, NULL);
+    tell("28 of 32", 0);
+    GIVE("give", one);
+    GIVE("give", two);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[0]));
+}
+
+static void *come_and_go(void *unused) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    U64 all = UINT64_MAX;
+    CALL(cuCtxSetCurrent, (P), everyones);
+    for (int i = 0; i < 30; i++) {
+        P pool = NULL;
+        U64 block = 0;
+        CALL(cuMemPoolCreate, (P *, void *), &pool, &properties);
+        CALL(cuMemPoolSetAttribute, (P, int, P), pool, 4, &all);
+        CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &block, 20 << 20, pool, NULL);
+        CALL(cuMemFreeAsync, (U64, P), block, NULL);
+        CALL(cuMemPoolDestroy, (P), pool);
+    }
+    return unused;
+}
+
+/* Pools that end while other threads find no room. */
+static void ends(void) {
+    P pool = NULL;
+    U64 block = 0;
+    pthread_t thread;
+    int code = 0;
+    CALL(cuCtxGetCurrent, (P *), &everyones);
+    pthread_create(&thread, NULL, come_and_go, NULL);
+    while (pthread_tryjoin_np(thread, NULL) != 0) code |= CALL(cuMemAlloc_v2, (U64 *, size_t), &block, (size_t)2 << 30);
+    tell("ends", code);
+    /* One that cannot be destroyed is there as before. */
+    CALL(cuDeviceGetDefaultMemPool, (P *, int), &pool, 0);
+    CALL(cuMemAllocAsync, (U64 *, size_t, P), &block, 20 << 20, NULL);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pool));
+    tell("free", CALL(cuMemFreeAsync, (U64, P), block, NULL));
+    tell("all", CALL(cuMemAlloc_v2, (U64 *, size_t), &block, (size_t)1 << 30));
+    tell("free", CALL(cuMemFree_v2, (U64), block));
+}
+
 /* Graphs of another device than the current one. */
 static void graphs_there(void) {
     P contexts[2], before = NULL;
@@ -404,6 +506,9 @@ int main(int count, char **arguments) {
         {"pools", pools},
         {"keeps", keeps},
         {"threads", threads},
+        {"pending", pending},
+        {"on the way", on_the_way},
+        {"ends", ends},
         {"graphs", graphs},
         {"temporaries", temporaries},
         {"launches", launches},
