@@ -365,7 +365,7 @@ pub struct CoreTable {
     pub graph_moved: unsafe extern "C" fn(child: *mut c_void, parent: *mut c_void),
     /// A graph was made ready to be launched, as `exec`.
     pub graph_ready: unsafe extern "C" fn(graph: *mut c_void, exec: *mut c_void),
-    /// The program is about to destroy a graph, or one that is ready.
+    /// The program is about to destroy a graph, or one that is ready, or to record a graph anew.
     pub graph_gone: unsafe extern "C" fn(handle: *mut c_void),
     /// Reserves the memory that a launch of `exec` on `stream` takes; fills `tickets` when granted. Returns a
     /// [`Verdict`].

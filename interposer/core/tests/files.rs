@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 186] = [
+const EXPORTS: [&str; 189] = [
     "aclmdlRICaptureBeginImpl",
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
@@ -92,6 +92,7 @@ const EXPORTS: [&str; 186] = [
     "cuGraphAddMemFreeNode",
     "cuGraphAddNode",
     "cuGraphAddNode_v2",
+    "cuGraphAddNode_v3",
     "cuGraphDestroy",
     "cuGraphExecDestroy",
     "cuGraphInstantiate",
@@ -151,6 +152,8 @@ const EXPORTS: [&str; 186] = [
     "cuStreamBeginCapture_ptsz",
     "cuStreamBeginCapture_v2",
     "cuStreamBeginCapture_v2_ptsz",
+    "cuStreamBeginRecaptureToGraph",
+    "cuStreamBeginRecaptureToGraph_ptsz",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",

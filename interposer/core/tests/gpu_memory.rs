@@ -266,7 +266,7 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
 }
 
 /// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
-const OF_POOLS: [&str; 10] = [
+const OF_POOLS: [&str; 11] = [
     "pools",
     "keeps",
     "threads",
@@ -276,6 +276,7 @@ const OF_POOLS: [&str; 10] = [
     "graphs",
     "graphs there",
     "temporaries",
+    "recaptured",
     "launches",
 ];
 
@@ -497,7 +498,8 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
     // The last one ends with memory that is still mapped.
-    let parts = ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "temporaries", "launches"];
+    let parts =
+        ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "temporaries", "recaptured", "launches"];
     for what in parts.into_iter().chain(["exports", "sparse"]) {
         let (limited, real) = (world.limited(what), small.alone(what));
         assert!(real.lines().count() > 5, "{what}: {real}");

@@ -43,6 +43,22 @@ pub(crate) fn child(_vendor: Vendor, real: impl Fn() -> i32, child: *mut c_void,
     })
 }
 
+/// The beginning of a capture on `stream` whose nodes take the places of those that a graph has.
+pub(crate) fn recapture(
+    vendor: Vendor,
+    real: impl Fn() -> i32,
+    stream: *mut c_void,
+    graph: *mut c_void,
+) -> i32 {
+    call::after(
+        || call::close(vendor, &real, stream),
+        |core| {
+            // SAFETY: the back end's function.
+            unsafe { (core.graph_gone)(graph) }
+        },
+    )
+}
+
 /// A call that makes a graph ready, as what the vendor's function writes to `out`.
 pub(crate) fn ready(
     _vendor: Vendor,

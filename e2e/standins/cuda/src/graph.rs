@@ -13,7 +13,7 @@ use crate::status::{Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, 
 use crate::stream::{At, HostCall, Key, call_later, done, resolve, submit};
 
 /// A node that takes memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
     /// The same at each launch.
     pub address: u64,
@@ -24,7 +24,7 @@ pub struct Allocation {
 }
 
 /// What nodes do with memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Takes it.
     Take(Allocation),
@@ -54,7 +54,13 @@ impl Graph {
         self.nodes += other.nodes;
     }
 
-    fn allocations(&self) -> impl Iterator<Item = Allocation> + '_ {
+    /// Whether it has as many nodes as another, and the same of memory.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.nodes == other.nodes && self.memory == other.memory
+    }
+
+    /// Its nodes that take memory.
+    pub fn allocations(&self) -> impl Iterator<Item = Allocation> + '_ {
         self.memory.iter().filter_map(|step| match step {
             Step::Take(allocation) => Some(*allocation),
             Step::Give(_) => None,

@@ -126,6 +126,20 @@ pub unsafe extern "C" fn cuGraphAddNode_v2(
     unsafe { cuGraphAddNode(node, graph, dependencies, count, parameters) }
 }
 
+/// CUDA 13.4: the same arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddNode_v3(
+    node: *mut *mut c_void,
+    graph: *mut c_void,
+    dependencies: *const c_void,
+    data: *const c_void,
+    count: usize,
+    parameters: *mut NodeParameters,
+) -> c_int {
+    // SAFETY: same contract.
+    unsafe { cuGraphAddNode_v2(node, graph, dependencies, data, count, parameters) }
+}
+
 /// Bytes of the graphs' memory on a device: what is used, and what is kept besides.
 fn memory(device: c_int) -> Answer<(u64, u64)> {
     let mut process = process()?;

@@ -221,7 +221,10 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
 
 /// In a capture nothing is taken yet: it becomes a node of the graph, which takes the memory when it is launched.
 fn record_allocation(process: &mut Process, at: &At, device: usize, bytes: u64) -> Option<Answer<u64>> {
-    let address = process.memory.own_address(bytes);
+    let again = process.captures.again(at.key).and_then(|(graph, index)| {
+        process.graphs.made.get(&graph)?.allocations().nth(index).map(|before| before.address)
+    });
+    let address = again.unwrap_or_else(|| process.memory.own_address(bytes));
     let graph = process.captures.record(at.key)?;
     Some(graph.map(|graph| {
         graph.memory.push(Step::Take(Allocation { address, bytes, device }));

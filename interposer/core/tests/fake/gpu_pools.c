@@ -193,7 +193,7 @@ static U64 graph_takes(size_t megabytes) {
     else if (!strcmp(made_how, "added"))
         CALL(cuGraphAddMemAllocNode, (P *, P, P, size_t, P), &node, making, NULL, 0, &wish.pool);
     else
-        CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
+        CALL(cuGraphAddNode_v3, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
     return wish.address;
 }
 
@@ -205,7 +205,7 @@ static void graph_gives(U64 address) {
     else if (!strcmp(made_how, "added"))
         CALL(cuGraphAddMemFreeNode, (P *, P, P, size_t, U64), &node, making, NULL, 0, address);
     else
-        CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
+        CALL(cuGraphAddNode_v3, (P *, P, P, P, size_t, P), &node, making, NULL, NULL, 0, &wish);
 }
 
 static struct graph end_graph(void) {
@@ -260,6 +260,31 @@ static void temporaries(void) {
         run("the other frees", other);
         drop(other);
         drop(graph);
+    }
+}
+
+/* A graph that is recorded anew, and gives the address that it gave. */
+static void recaptured(void) {
+    P stream = NULL;
+    U64 again = 0;
+    begin_graph("captured");
+    U64 address = graph_takes(40);
+    struct graph graph = end_graph();
+    run("launch", graph);
+    tell("free", CALL(cuMemFree_v2, (U64), address));
+    CALL(cuGraphExecDestroy, (P), graph.ready);
+    CALL(cuStreamCreate, (P *, U32), &stream, 1);
+    for (int i = 0; i < 2; i++) {
+        int code = CALL(cuStreamBeginRecaptureToGraph, (P, int, P, P, P), stream, 0, graph.made, NULL, NULL);
+        code |= CALL(cuMemAllocAsync, (U64 *, size_t, P), &again, (size_t)(40 + i) << 20, stream);
+        tell("recorded", code);
+        code = CALL(cuStreamEndCapture, (P, P *), stream, &graph.made);
+        tell(again == address ? "as before" : "another address", code);
+        if (code != 0) break;
+        CALL(cuGraphInstantiateWithFlags, (P *, P, U64), &graph.ready, graph.made, 0);
+        run("launch", graph);
+        tell("free", CALL(cuMemFree_v2, (U64), address));
+        CALL(cuGraphExecDestroy, (P), graph.ready);
     }
 }
 
@@ -511,6 +536,7 @@ int main(int count, char **arguments) {
         {"ends", ends},
         {"graphs", graphs},
         {"temporaries", temporaries},
+        {"recaptured", recaptured},
         {"launches", launches},
         {"graphs there", graphs_there},
         {NULL, NULL},

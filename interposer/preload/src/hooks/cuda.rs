@@ -18,7 +18,7 @@ use crate::call::{
 };
 use crate::contexts::{destroy, primary, release, wipe};
 use crate::exports::{export, import};
-use crate::graphs::{child, end, free_node, node, ready, run, trim, upload};
+use crate::graphs::{child, end, free_node, node, ready, recapture, run, trim, upload};
 use crate::pools::{end_pool, pool, trim_pool, wait};
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
@@ -333,6 +333,8 @@ hooks! {
     close cuStreamBeginCapture_v2_ptsz(stream: Opaque, mode: i32) => own(stream);
     close cuStreamBeginCaptureToGraph(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => stream;
     close cuStreamBeginCaptureToGraph_ptsz(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => own(stream);
+    recapture cuStreamBeginRecaptureToGraph(stream: Opaque, mode: i32, graph: Opaque, differs: *const c_void, data: Opaque) => stream, graph;
+    recapture cuStreamBeginRecaptureToGraph_ptsz(stream: Opaque, mode: i32, graph: Opaque, differs: *const c_void, data: Opaque) => own(stream), graph;
     launch cuLaunch(function: Opaque) => LEGACY;
     launch cuLaunchGrid(function: Opaque, width: i32, height: i32) => LEGACY;
     launch cuLaunchGridAsync(function: Opaque, width: i32, height: i32, stream: Opaque) => stream;
@@ -351,6 +353,7 @@ hooks! {
     free_node cuGraphAddMemFreeNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, address: u64) => graph, address;
     added cuGraphAddNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
     added cuGraphAddNode_v2(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    added cuGraphAddNode_v3(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
     ready cuGraphInstantiate(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
     ready cuGraphInstantiate_v2(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
     ready cuGraphInstantiateWithFlags(exec: *mut Opaque, graph: Opaque, flags: u64) => graph, exec;
