@@ -265,29 +265,17 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
     assert_eq!(world.demo(&["symbols"]), plain);
 }
 
-/// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
-const OF_POOLS: [&str; 11] = [
-    "pools",
-    "keeps",
-    "threads",
-    "pending",
-    "on the way",
-    "ends",
-    "graphs",
-    "graphs there",
-    "temporaries",
-    "recaptured",
-    "launches",
-];
-
-/// The programs that do what the demo program does not, each built once.
+/// The programs that do what the demo program does not, each built once: the one that can do this.
 fn program(what: &str) -> &'static Path {
-    static BUILT: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
-    let pools = OF_POOLS.contains(&what);
-    BUILT[usize::from(pools)].get_or_init(|| {
-        let name = if pools { "gpu_pools" } else { "gpu_memory" };
+    static BUILT: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake");
+    let sources =
+        ["gpu_memory", "gpu_pools", "gpu_graphs"].map(|name| (name, directory.join(format!("{name}.c"))));
+    let can = |source: &Path| std::fs::read_to_string(source).unwrap().contains(&format!("{{\"{what}\", "));
+    let number = sources.iter().position(|(_, source)| can(source)).unwrap();
+    BUILT[number].get_or_init(|| {
+        let (name, source) = &sources[number];
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(format!("{name}.c"));
         let mut command = support::arch::compiler();
         command.args(["-O1", "-Wall", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
         assert!(command.status().unwrap().success());
