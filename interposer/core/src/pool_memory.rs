@@ -231,7 +231,7 @@ impl Process {
             return;
         };
         // Also where all was paid by what it kept.
-        if self.follow_pool(found, ticket.beyond).grown {
+        if self.follow_pool(found, ticket.beyond).grown && ticket.covered != 0 {
             found.stuck.store(true, Ordering::Release);
         }
     }
