@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 5;
+pub const TABLE_VERSION: u32 = 6;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -147,6 +147,8 @@ pub struct Ticket {
     pub covered: u64,
     /// Bytes that were reserved besides, for what a pool may take more.
     pub beyond: u64,
+    /// The graph that records it, where nothing is reserved; 0 for none.
+    pub graph: u64,
     /// Index of the claim in this process.
     pub claim: u32,
     /// Index of the chip in the claim.
@@ -346,33 +348,40 @@ pub struct CoreTable {
     /// A memory pool has its memory on `device`: the caller's number, [`CURRENT_DEVICE`] where it is that of the stream
     /// which asks, or [`NO_DEVICE`].
     pub pool: unsafe extern "C" fn(pool: *mut c_void, device: i32),
-    /// A pool may keep another amount of memory than before; null: any of them.
+    /// The program trimmed a pool or, null, waited: it may keep another amount of memory than before, as may all.
     pub pool_kept: unsafe extern "C" fn(pool: *mut c_void),
-    /// A pool was destroyed: it is there until what it gave is freed.
-    pub pool_gone: unsafe extern "C" fn(pool: *mut c_void),
+    /// What became of a pool after [`CoreTable::pool_end`], whose answer is `device`; `ok` not 0: it was destroyed, and is
+    /// there until what it gave is freed.
+    pub pool_ended: unsafe extern "C" fn(pool: *mut c_void, device: i32, ok: u32),
     /// A handle of physical memory was given out as the descriptor `fd`.
     pub exported: unsafe extern "C" fn(handle: u64, fd: i32),
     /// The program got a handle for memory that was given out, as the descriptor `fd` or, negative, in another way.
     pub imported: unsafe extern "C" fn(handle: u64, fd: i32),
     /// Whether what is put into `stream` now is only recorded, into a graph.
     pub captured: unsafe extern "C" fn(vendor: u32, stream: *mut c_void) -> u32,
-    /// A graph got a node that allocates `bytes` on `device`.
-    pub graph_node: unsafe extern "C" fn(graph: *mut c_void, device: i32, bytes: u64),
+    /// A graph got a node that allocates `bytes` on `device`, and gives `address`.
+    pub graph_node: unsafe extern "C" fn(graph: *mut c_void, device: i32, bytes: u64, address: u64),
     /// A graph became a part of another one, and is no more by itself.
     pub graph_moved: unsafe extern "C" fn(child: *mut c_void, parent: *mut c_void),
     /// A graph was made ready to be launched, as `exec`.
     pub graph_ready: unsafe extern "C" fn(graph: *mut c_void, exec: *mut c_void),
-    /// The program is about to destroy a graph, or one that is ready.
+    /// The program is about to destroy a graph, or one that is ready, or to record a graph anew.
     pub graph_gone: unsafe extern "C" fn(handle: *mut c_void),
     /// Reserves the memory that a launch of `exec` on `stream` takes; fills `tickets` when granted. Returns a
     /// [`Verdict`].
     pub graph_reserve:
         unsafe extern "C" fn(exec: *mut c_void, stream: *mut c_void, tickets: *mut GraphTickets) -> u32,
     /// Ends a granted launch; `ok` not 0: it was launched.
-    pub graph_settle: unsafe extern "C" fn(exec: *mut c_void, tickets: *const GraphTickets, ok: u32),
+    pub graph_settle:
+        unsafe extern "C" fn(exec: *mut c_void, stream: *mut c_void, tickets: *const GraphTickets, ok: u32),
     /// The driver may keep another amount of memory for graphs than before, on `device` or, where that is negative, on
-    /// any; `trimmed` not 0: because it was told to give back what it does not need.
-    pub graph_kept: unsafe extern "C" fn(device: i32, trimmed: u32),
+    /// any.
+    pub graph_kept: unsafe extern "C" fn(device: i32),
+    /// A graph got a node that frees `address`; null: the graph that `stream` records.
+    pub graph_freed: unsafe extern "C" fn(graph: *mut c_void, stream: *mut c_void, address: u64),
+    /// The program is about to destroy a pool, of which nothing is asked from now on. Returns the device that is known of
+    /// it, for [`CoreTable::pool_ended`].
+    pub pool_end: unsafe extern "C" fn(pool: *mut c_void) -> i32,
 }
 
 /// What is launched.

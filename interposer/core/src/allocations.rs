@@ -75,12 +75,11 @@ impl Process {
         if device == NO_DEVICE {
             return Verdict::Pass;
         }
-        // What a graph allocates is given when it is launched.
+        // What a graph allocates is taken when it is launched.
         if matches!(source, Source::Stream | Source::Pool)
             && self.is_captured(vendor, request.stream as *mut c_void)
         {
-            self.captured_node(request.stream, device, request.size);
-            return Verdict::Pass;
+            return self.captured_node(request.stream, device, request.size, ticket);
         }
         let chip = self.chip(vendor, device);
         let pool = self.pool_of(request, device, chip);
@@ -118,7 +117,8 @@ impl Process {
     /// Whether a chip that a claim is about has less charged to it than a moment ago, because the driver gave back what
     /// it kept for itself.
     pub(crate) fn look_again(&self, chip: Option<Chip>) -> bool {
-        self.parts(chip).next().is_some() && (self.follow_graphs() | self.close_exports() | self.pool_kept(0))
+        self.parts(chip).next().is_some()
+            && (self.follow_graphs() | self.close_exports() | self.follow_pools(0))
     }
 
     /// Counts a refusal with the last claim that was asked.
@@ -139,16 +139,19 @@ impl Process {
 
     /// Ends a granted reservation.
     pub(crate) fn settle(&self, ticket: &Ticket, kind: KeyKind, key: u64, ok: bool) {
+        if ticket.graph != 0 {
+            self.captured(ticket, key, ok);
+            return;
+        }
         let Some(cell) = self.cell_of(ticket) else { return };
         let fresh = ticket.bytes.saturating_sub(ticket.covered);
         if !ok {
-            ledger::abandon(cell, fresh.saturating_add(ticket.beyond));
-            self.uncover(ticket);
+            self.pool_refused(ticket, cell, fresh.saturating_add(ticket.beyond));
             return;
         }
         reached(Mark::Allocated);
         ledger::commit(cell, fresh);
-        self.pool_gave(ticket);
+        self.pool_gave(ticket, cell);
         if kind == KeyKind::Handle {
             self.exports.made(key);
         }
@@ -197,6 +200,7 @@ impl Process {
             owner: block.owner,
             covered: 0,
             beyond: 0,
+            graph: 0,
             claim: u32::from(block.claim),
             device: u32::from(block.device),
         }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use vnpu_quota_abi::gate::Load;
 use vnpu_quota_abi::table::{
-    ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets, KeyKind, NO_PHYS_ID,
-    Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
+    CURRENT_DEVICE, ChipName, ChipNumbers, CoreTable, Ending, Fate, Forgotten, FrontTable, GraphTickets,
+    KeyKind, NO_PHYS_ID, Ownership, ProcessNumbers, Request, TABLE_VERSION, Ticket, Vendor, Verdict,
 };
 
 use crate::lane::Lane;
@@ -45,7 +45,7 @@ static TABLE: CoreTable = CoreTable {
     ended,
     pool,
     pool_kept,
-    pool_gone,
+    pool_ended,
     exported,
     imported,
     captured,
@@ -56,6 +56,8 @@ static TABLE: CoreTable = CoreTable {
     graph_reserve,
     graph_settle,
     graph_kept,
+    graph_freed,
+    pool_end,
 };
 
 /// Hands over the front end's table and gets ours; null when the front end is of another version.
@@ -279,10 +281,16 @@ unsafe extern "C" fn pool_kept(pool: *mut c_void) {
     });
 }
 
-unsafe extern "C" fn pool_gone(pool: *mut c_void) {
+unsafe extern "C" fn pool_end(pool: *mut c_void) -> i32 {
+    guarded(CURRENT_DEVICE, || {
+        incarnation::attached().map_or(CURRENT_DEVICE, |process| process.pool_end(pool as u64))
+    })
+}
+
+unsafe extern "C" fn pool_ended(pool: *mut c_void, device: i32, ok: u32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.pool_gone(pool as u64);
+            process.pool_ended(pool as u64, device, ok != 0);
         }
     });
 }
@@ -310,10 +318,18 @@ unsafe extern "C" fn captured(vendor: u32, stream: *mut c_void) -> u32 {
     })
 }
 
-unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64) {
+unsafe extern "C" fn graph_node(graph: *mut c_void, device: i32, bytes: u64, address: u64) {
     guarded((), || {
         if let Some(process) = process() {
-            process.graph_node(graph as u64, device, bytes);
+            process.graph_node(graph as u64, device, bytes, address);
+        }
+    });
+}
+
+unsafe extern "C" fn graph_freed(graph: *mut c_void, stream: *mut c_void, address: u64) {
+    guarded((), || {
+        if let Some(process) = incarnation::attached() {
+            process.graph_freed(graph as u64, stream as u64, address);
         }
     });
 }
@@ -355,20 +371,25 @@ unsafe extern "C" fn graph_reserve(
     }) as u32
 }
 
-unsafe extern "C" fn graph_settle(exec: *mut c_void, tickets: *const GraphTickets, ok: u32) {
+unsafe extern "C" fn graph_settle(
+    exec: *mut c_void,
+    stream: *mut c_void,
+    tickets: *const GraphTickets,
+    ok: u32,
+) {
     // SAFETY: as above.
     let Some(tickets) = (unsafe { tickets.as_ref() }) else { return };
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.graph_settle(exec as u64, tickets, ok != 0);
+            process.graph_settle(exec as u64, stream as u64, tickets, ok != 0);
         }
     });
 }
 
-unsafe extern "C" fn graph_kept(device: i32, trimmed: u32) {
+unsafe extern "C" fn graph_kept(device: i32) {
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.graph_kept(device, trimmed != 0);
+            process.graph_kept(device);
         }
     });
 }

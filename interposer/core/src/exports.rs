@@ -6,7 +6,7 @@
 //! others (NCCL, expandable segments of PyTorch) send the descriptor and close it, and what they release is credited
 //! then; what the other process holds of it is charged to nobody.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::map::identity;
 use crate::pointers::{Plain, Pointers};
@@ -33,8 +33,10 @@ unsafe impl Plain for Name {}
 
 /// What a process gave out.
 pub(crate) struct Exports {
-    // Without one nothing below is looked at.
+    // Whether there ever was one. Without it nothing below is looked at.
     any: AtomicBool,
+    // How many are not seen to be closed: programs give out what they have at their beginning, and release all the time.
+    count: AtomicUsize,
     // By the descriptor plus one.
     open: Pointers<Export>,
     names: Pointers<Name>,
@@ -42,7 +44,12 @@ pub(crate) struct Exports {
 
 impl Exports {
     pub(crate) fn new() -> Self {
-        Self { any: AtomicBool::new(false), open: Pointers::new(), names: Pointers::new() }
+        Self {
+            any: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
+            open: Pointers::new(),
+            names: Pointers::new(),
+        }
     }
 
     fn any(&self) -> bool {
@@ -78,8 +85,14 @@ impl Process {
         let handle = self.exports.original(handle);
         let Some((device, inode)) = behind(fd).filter(|_| self.hold(handle)) else { return };
         self.exports.any.store(true, Ordering::Relaxed);
+        // Counted before it is there, so that it is never there uncounted.
+        self.exports.count.fetch_add(1, Ordering::AcqRel);
+        let before = self.exports.open.insert(key(fd), Export { handle, device, inode });
+        if before != Ok(None) {
+            self.exports.count.fetch_sub(1, Ordering::AcqRel);
+        }
         // The same number again: the one before was closed.
-        if let Ok(Some(closed)) = self.exports.open.insert(key(fd), Export { handle, device, inode }) {
+        if let Ok(Some(closed)) = before {
             self.let_go(closed.handle);
         }
     }
@@ -103,18 +116,19 @@ impl Process {
 
     /// Lets go what descriptors held that are closed; whether there were any.
     pub(crate) fn close_exports(&self) -> bool {
-        if !self.exports.any() {
+        if self.exports.count.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let mut closed = false;
+        let mut closed = 0;
         let is_closed = |key: u64, export: &Export| {
             let fd = i32::try_from(key - 1).unwrap_or(-1);
             behind(fd) != Some((export.device, export.inode))
         };
         self.exports.open.take_where(is_closed, |export| {
-            closed = true;
+            closed += 1;
             self.let_go(export.handle);
         });
-        closed
+        self.exports.count.fetch_sub(closed, Ordering::AcqRel);
+        closed != 0
     }
 }

@@ -1,7 +1,11 @@
 //! Memory of CUDA's graphs. A node that allocates, captured or added, takes nothing; a launch takes what the graph's nodes
 //! ask for, and the driver keeps it for later launches until it is told to trim (the vendor's programming guide). So a
-//! launch reserves the sum of the graph's nodes before the driver is asked, unless an earlier one took it already, and
+//! launch reserves what the graph has at most before the driver is asked, unless an earlier one took it already, and
 //! after it what counts is what the driver says that it keeps.
+//!
+//! What a graph has at most is reckoned in the order in which its nodes were added: one that frees what the graph
+//! allocated makes room for those after it, as the driver uses memory again within a graph. Where branches run at the
+//! same time it may take more, which is charged after the launch.
 //!
 //! What remains: graphs that never run at the same time may share memory; where two of them do for the first time, what
 //! the driver takes more is charged after the launch. The same goes for graphs that are brought to the device as they
@@ -20,9 +24,12 @@ use crate::pointers::{Plain, Pointers};
 use crate::process::Process;
 
 /// What the nodes of a graph ask for on one device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Need {
-    bytes: u64,
+    /// Bytes that they allocate and do not free.
+    now: u64,
+    /// The most that it was as nodes were added.
+    peak: u64,
     /// The [`Kept::age`] in which it was last launched; 0 for never.
     launched: u64,
 }
@@ -30,14 +37,58 @@ struct Need {
 // SAFETY: numbers.
 unsafe impl Plain for Need {}
 
+impl Need {
+    fn add(&mut self, more: Self) {
+        self.peak = self.peak.max(self.now.saturating_add(more.peak));
+        self.now = self.now.saturating_add(more.now);
+    }
+
+    /// What a launch reserves.
+    fn bytes(&self) -> u64 {
+        self.peak.checked_next_multiple_of(HUGE_UNIT).unwrap_or(u64::MAX)
+    }
+}
+
+/// A node that allocates, and that its graph does not free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
+    graph: u64,
+    bytes: u64,
+    device: i32,
+}
+
+// SAFETY: numbers.
+unsafe impl Plain for Node {}
+
 /// What the driver keeps for graphs on one device.
 struct Kept {
     /// What of it is charged.
     bytes: u64,
     /// Where: the claim, and the chip in it.
     part: Option<(usize, usize)>,
-    /// Counts the times that the driver gave memory back which the next launches take anew.
+    /// Most of it that graphs have which were launched one after the other in this stream, and free what they allocate.
+    shared: u64,
+    stream: u64,
+    /// Counts the times that the driver gave memory back, which the next launches may take anew.
     age: u64,
+}
+
+impl Kept {
+    const fn none() -> Self {
+        Self { bytes: 0, part: None, shared: 0, stream: 0, age: 1 }
+    }
+
+    /// A graph was launched.
+    fn launched(&mut self, need: Need, stream: u64) {
+        let own = if need.now == 0 { need.bytes() } else { 0 };
+        self.shared = if self.stream == stream { self.shared.max(own) } else { own };
+        self.stream = stream;
+    }
+
+    /// What the next launch in a stream can have of it.
+    fn shared_in(&self, stream: u64) -> u64 {
+        if self.stream == stream { self.shared.min(self.bytes) } else { 0 }
+    }
 }
 
 /// Greatest device number whose graphs are followed.
@@ -47,6 +98,8 @@ const REMEMBERED: usize = 64;
 pub(crate) struct Graphs {
     // A bit for each device that any of them has a node on. Without one nothing below is looked at.
     devices: AtomicU64,
+    // By the addresses that they give.
+    nodes: Pointers<Node>,
     made: Pointers<Need>,
     ready: Pointers<Need>,
     kept: [Mutex<Kept>; REMEMBERED],
@@ -56,9 +109,10 @@ impl Graphs {
     pub(crate) fn new() -> Self {
         Self {
             devices: AtomicU64::new(0),
+            nodes: Pointers::new(),
             made: Pointers::new(),
             ready: Pointers::new(),
-            kept: [const { Mutex::new(Kept { bytes: 0, part: None, age: 1 }) }; REMEMBERED],
+            kept: [const { Mutex::new(Kept::none()) }; REMEMBERED],
         }
     }
 
@@ -83,10 +137,19 @@ impl Graphs {
     }
 
     /// More that a graph asks for.
-    fn add(&self, graph: u64, device: i32, bytes: u64) {
-        let key = key(graph, device);
-        let before = self.made.get(key).map_or(0, |need| need.bytes);
-        let _ = self.made.insert(key, Need { bytes: before.saturating_add(bytes), launched: 0 });
+    fn add(&self, graph: u64, device: i32, more: Need) {
+        self.made.update(key(graph, device), Need::default(), |need| need.add(more));
+    }
+
+    /// A graph frees memory. That of another one, or of none, is not the graph's.
+    fn free(&self, graph: u64, address: u64) {
+        let Some(Node { device, bytes, .. }) = self.nodes.get(address).filter(|node| node.graph == graph)
+        else {
+            return;
+        };
+        let _ = self.nodes.remove(address);
+        let less = |need: &mut Need| need.now = need.now.saturating_sub(bytes);
+        self.made.update(key(graph, device), Need::default(), less);
     }
 }
 
@@ -101,30 +164,56 @@ impl Process {
         self.events(vendor).is_some_and(|events| events.is_capturing(stream))
     }
 
-    /// An allocation was recorded.
-    pub(crate) fn captured_node(&self, stream: u64, device: i32, bytes: u64) {
-        if let Some(graph) = self.driver().and_then(|driver| driver.captured_graph(stream)) {
-            self.graph_node(graph, device, bytes);
+    /// An allocation is about to be recorded, which costs nothing: the ticket says of which graph it will be a node.
+    pub(crate) fn captured_node(&self, stream: u64, device: i32, bytes: u64, ticket: &mut Ticket) -> Verdict {
+        let graph = self.driver().and_then(|driver| driver.captured_graph(stream));
+        let (Some(graph), Some(device)) = (graph, self.ordinal(device)) else { return Verdict::Pass };
+        let Ok(device) = u32::try_from(device) else { return Verdict::Pass };
+        *ticket = Ticket { graph, bytes, device, incarnation: self.incarnation, ..Ticket::default() };
+        Verdict::Granted
+    }
+
+    /// How that ended.
+    pub(crate) fn captured(&self, ticket: &Ticket, address: u64, ok: bool) {
+        if ok && ticket.incarnation == self.incarnation {
+            self.graph_node(ticket.graph, ticket.device as i32, ticket.bytes, address);
         }
     }
 
-    /// A graph got a node that allocates.
-    pub(crate) fn graph_node(&self, graph: u64, device: i32, bytes: u64) {
+    /// A graph got a node that allocates, and gives this address.
+    pub(crate) fn graph_node(&self, graph: u64, device: i32, bytes: u64, address: u64) {
         let Some(device) = self.ordinal(device).filter(|device| (0..REMEMBERED as i32).contains(device))
         else {
             return;
         };
         self.graphs.devices.fetch_or(1 << device, Ordering::Relaxed);
-        self.graphs.add(graph, device, bytes.checked_next_multiple_of(HUGE_UNIT).unwrap_or(u64::MAX));
+        self.graphs.add(graph, device, Need { now: bytes, peak: bytes, launched: 0 });
+        let _ = self.graphs.nodes.insert(address, Node { graph, bytes, device });
+    }
+
+    /// A graph, or where that is 0 what `stream` records, got a node that frees.
+    pub(crate) fn graph_freed(&self, graph: u64, stream: u64, address: u64) {
+        if !self.graphs.any() {
+            return;
+        }
+        let recorded = || self.driver().and_then(|driver| driver.captured_graph(stream));
+        if let Some(graph) = Some(graph).filter(|graph| *graph != 0).or_else(recorded) {
+            self.graphs.free(graph, address);
+        }
     }
 
     /// A graph became a part of another.
     pub(crate) fn graph_moved(&self, child: u64, parent: u64) {
         for device in self.graphs.devices() {
             if let Some(need) = self.graphs.made.remove(key(child, device)) {
-                self.graphs.add(parent, device, need.bytes);
+                self.graphs.add(parent, device, need);
             }
         }
+        self.graphs.nodes.each(|node| {
+            if node.graph == child {
+                node.graph = parent;
+            }
+        });
     }
 
     /// A graph was made ready.
@@ -139,9 +228,13 @@ impl Process {
 
     /// A graph, or one that is ready, is about to be destroyed.
     pub(crate) fn graph_gone(&self, handle: u64) {
+        let mut made = false;
         for device in self.graphs.devices() {
-            let _ = self.graphs.made.remove(key(handle, device));
+            made |= self.graphs.made.remove(key(handle, device)).is_some();
             let _ = self.graphs.ready.remove(key(handle, device));
+        }
+        if made {
+            self.graphs.nodes.take_where(|_, node| node.graph == handle, |_| ());
         }
     }
 
@@ -163,7 +256,7 @@ impl Process {
                 continue;
             }
             let Some(ticket) = free.next() else { break };
-            if self.take_for_graph(device, need.bytes, ticket) == Verdict::Denied {
+            if self.take_for_graph(device, need.bytes(), stream as u64, ticket) == Verdict::Denied {
                 verdict = Verdict::Denied;
                 break;
             }
@@ -175,16 +268,25 @@ impl Process {
         verdict
     }
 
-    /// Reserves for a launch; where there is no room, what the driver keeps for graphs that do not run is given back
-    /// first, as the driver itself would use it again.
-    fn take_for_graph(&self, device: i32, bytes: u64, ticket: &mut Ticket) -> Verdict {
+    /// Reserves for a launch; where there is no room, what the driver keeps for the graphs before this one in its stream
+    /// pays, for they have run by then, and what it keeps for graphs that do not run is given back, as the driver itself
+    /// would use it again.
+    fn take_for_graph(&self, device: i32, bytes: u64, stream: u64, ticket: &mut Ticket) -> Verdict {
         let chip = self.chip(Vendor::Cuda, device);
-        let mut verdict = self.take(chip, bytes, ticket);
+        let mut take = || {
+            let verdict = self.take(chip, bytes, ticket);
+            let shared = self.graphs.kept(device).map_or(0, |kept| kept.shared_in(stream));
+            if verdict != Verdict::Denied || shared == 0 {
+                return verdict;
+            }
+            self.take(chip, bytes.saturating_sub(shared), ticket)
+        };
+        let mut verdict = take();
         if verdict == Verdict::Denied && self.parts(chip).next().is_some() {
             self.relaxed(|| self.driver().map(|driver| driver.trim_graphs(device)));
-            self.graph_kept(device, true);
+            self.graph_kept(device);
             let _ = self.look_again(chip) | self.trim_pools(chip);
-            verdict = self.take(chip, bytes, ticket);
+            verdict = take();
             if verdict == Verdict::Denied {
                 self.count_denied(chip);
             }
@@ -193,31 +295,35 @@ impl Process {
     }
 
     /// How a launch ended. One that was only brought to the device is launched with a reservation again.
-    pub(crate) fn graph_settle(&self, exec: u64, tickets: &GraphTickets, ok: bool) {
+    pub(crate) fn graph_settle(&self, exec: u64, stream: u64, tickets: &GraphTickets, ok: bool) {
         for device in self.graphs.devices() {
             let ticket = tickets.each.iter().find(|ticket| ticket.bytes != 0 && ticket.key == device as u64);
-            self.follow(device, ticket, false);
+            self.follow(device, ticket);
             let key = key(exec, device);
-            if ok && let (Some(need), Some(age)) = (self.graphs.ready.get(key), self.graphs.age(device)) {
-                let _ = self.graphs.ready.insert(key, Need { launched: age, ..need });
+            if ok
+                && let Some(need) = self.graphs.ready.get(key)
+                && let Some(mut kept) = self.graphs.kept(device)
+            {
+                kept.launched(need, stream);
+                let _ = self.graphs.ready.insert(key, Need { launched: kept.age, ..need });
             }
         }
     }
 
     /// The driver may keep another amount than before.
-    pub(crate) fn graph_kept(&self, device: i32, trimmed: bool) {
+    pub(crate) fn graph_kept(&self, device: i32) {
         for one in self.graphs.devices().filter(|one| device < 0 || *one == device) {
-            self.follow(one, None, trimmed);
+            self.follow(one, None);
         }
     }
 
     /// Charges what the driver keeps for graphs now; whether that is less than before.
     pub(crate) fn follow_graphs(&self) -> bool {
-        self.graphs.devices().fold(false, |any, device| self.follow(device, None, false) | any)
+        self.graphs.devices().fold(false, |any, device| self.follow(device, None) | any)
     }
 
     /// The same for one device, of which a launch may have reserved what it took; whether it is less than before.
-    fn follow(&self, device: i32, ticket: Option<&Ticket>, trimmed: bool) -> bool {
+    fn follow(&self, device: i32, ticket: Option<&Ticket>) -> bool {
         let kept = self.graphs.kept(device);
         let reserved = self.relaxed(|| self.driver().and_then(|driver| driver.kept_for_graphs(device)));
         let (Some(mut kept), Some(reserved)) = (kept, reserved) else {
@@ -239,7 +345,7 @@ impl Process {
         ledger::abandon(cell, granted.saturating_sub(grown));
         ledger::release(cell, kept.bytes.saturating_sub(reserved));
         let less = reserved < kept.bytes;
-        kept.age += u64::from(less && trimmed);
+        kept.age += u64::from(less);
         (kept.bytes, kept.part) = (reserved, Some(part));
         less
     }

@@ -7,6 +7,7 @@
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What an address or handle stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,11 @@ struct Place<V> {
 
 const SHARDS: usize = 64;
 const FIRST_CAPACITY: usize = 1024;
-/// Some hundred milliseconds: far beyond any holder that still runs.
-const SPINS: u32 = 100_000;
+/// Some hundred microseconds: a holder that runs is done by then.
+const SPINS: u32 = 10_000;
+/// Then one that does not is given the core: some 200 ms in all with the timer's slack, far beyond any that will run again.
+const SLEEPS: u32 = 2_000;
+const SLEEP: Duration = Duration::from_micros(50);
 
 /// The table of one process.
 pub(crate) struct Pointers<V: Plain> {
@@ -97,6 +101,34 @@ impl<V: Plain> Pointers<V> {
         self.with(key, |table| table.find(key).copied()).flatten()
     }
 
+    /// Changes what `key` stands for; `fresh`, where it stands for nothing.
+    pub(crate) fn update(&self, key: u64, fresh: V, act: impl FnOnce(&mut V)) {
+        if key == 0 {
+            return;
+        }
+        let _ = self.with(key, |table| {
+            if table.find(key).is_none() {
+                let _ = table.insert(key, fresh);
+            }
+            table.find(key).map(act)
+        });
+    }
+
+    /// Changes all that there are.
+    pub(crate) fn each(&self, mut act: impl FnMut(&mut V)) {
+        for shard in &self.shards {
+            let _ = shard.with(|table| {
+                for index in 0..table.capacity {
+                    if let Some(place) = table.place(index)
+                        && place.key != 0
+                    {
+                        act(&mut place.value);
+                    }
+                }
+            });
+        }
+    }
+
     /// Forgets all that `goes`, and tells each.
     pub(crate) fn take_where(&self, goes: impl Fn(u64, &V) -> bool, mut tell: impl FnMut(V)) {
         for shard in &self.shards {
@@ -126,10 +158,12 @@ impl<V: Plain> Shard<V> {
         // SYNC POINT: Acquire pairs with the Release store below.
         while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             spins += 1;
-            if spins > SPINS {
+            if spins > SPINS + SLEEPS {
                 return None;
             }
-            if spins % 64 == 0 {
+            if spins > SPINS {
+                std::thread::sleep(SLEEP);
+            } else if spins % 64 == 0 {
                 std::thread::yield_now();
             }
         }
@@ -172,20 +206,14 @@ impl Pointers<Block> {
 impl Pointers<Block> {
     /// What goes with the context `from` goes with `to` from now on; whether there is any.
     pub(crate) fn relabel(&self, from: u64, to: u64) -> bool {
-        let in_one = |table: &mut Table<Block>| {
-            let mut any = false;
-            for index in 0..table.capacity {
-                if let Some(place) = table.place(index)
-                    && place.key != 0
-                    && place.value.owner == from
-                {
-                    place.value.owner = to;
-                    any = true;
-                }
+        let mut any = false;
+        self.each(|block| {
+            if block.owner == from {
+                block.owner = to;
+                any = true;
             }
-            any
-        };
-        self.shards.iter().fold(false, |any, shard| shard.with(in_one).unwrap_or(false) | any)
+        });
+        any
     }
 
     /// Forgets what goes with a context, and tells each.
@@ -344,6 +372,24 @@ mod tests {
 
     fn block(bytes: u64, owner: u64) -> Block {
         Block { bytes, owner, holders: 1, claim: 0, device: 0 }
+    }
+
+    /// A holder that is not given a core for a while loses nobody's key.
+    #[test]
+    fn a_lock_is_waited_for_as_long_as_its_holder_may_be_off_its_core() {
+        let table = Pointers::new();
+        let holding = std::sync::Barrier::new(2);
+        let (table, holding) = (&table, &holding);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                table.update(1 << 21, block(0, 0), |_| {
+                    holding.wait();
+                    std::thread::sleep(Duration::from_millis(50));
+                });
+            });
+            holding.wait();
+            assert_eq!(table.remove(1 << 21), Some(block(0, 0)));
+        });
     }
 
     #[test]

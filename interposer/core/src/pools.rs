@@ -11,7 +11,7 @@ use crate::process::Process;
 /// What is known of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pool {
-    device: i32,
+    pub(crate) device: i32,
 }
 
 // SAFETY: numbers.

@@ -31,7 +31,7 @@ fn exported(file: &PathBuf) -> BTreeSet<String> {
 }
 
 /// Every hooked function: a new one is added here too, so that none is exported by accident.
-const EXPORTS: [&str; 185] = [
+const EXPORTS: [&str; 189] = [
     "aclmdlRICaptureBeginImpl",
     "aclmdlRIExecuteAsyncImpl",
     "aclmdlRIExecuteImpl",
@@ -89,8 +89,10 @@ const EXPORTS: [&str; 185] = [
     "cuGetProcAddress_v2",
     "cuGetProcAddress_v2_ptsz",
     "cuGraphAddMemAllocNode",
+    "cuGraphAddMemFreeNode",
     "cuGraphAddNode",
     "cuGraphAddNode_v2",
+    "cuGraphAddNode_v3",
     "cuGraphDestroy",
     "cuGraphExecDestroy",
     "cuGraphInstantiate",
@@ -150,6 +152,8 @@ const EXPORTS: [&str; 185] = [
     "cuStreamBeginCapture_ptsz",
     "cuStreamBeginCapture_v2",
     "cuStreamBeginCapture_v2_ptsz",
+    "cuStreamBeginRecaptureToGraph",
+    "cuStreamBeginRecaptureToGraph_ptsz",
     "cuStreamDestroy",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",

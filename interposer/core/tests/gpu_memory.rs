@@ -16,7 +16,8 @@ use gpus::{fields, lines};
 use standin_protocol::Machine;
 use support::{GIB, MIB, Node, libraries, share, uid};
 use vnpu_driver::id::DeviceUuid;
-use vnpu_driver::share::ChipShare;
+use vnpu_driver::quantity::Percent;
+use vnpu_driver::share::{ChipShare, ComputeMode};
 
 /// Every way to get at the driver's functions.
 const WAYS: [&str; 6] = ["link", "dlsym", "dlsym-ptsz", "proc", "proc-ptsz", "proc-old"];
@@ -264,17 +265,17 @@ fn a_question_for_a_function_is_answered_as_the_driver_answers_it() {
     assert_eq!(world.demo(&["symbols"]), plain);
 }
 
-/// What `gpu_pools.c` can do; the rest is in `gpu_memory.c`.
-const OF_POOLS: [&str; 5] = ["pools", "keeps", "threads", "graphs", "graphs there"];
-
-/// The programs that do what the demo program does not, each built once.
+/// The programs that do what the demo program does not, each built once: the one that can do this.
 fn program(what: &str) -> &'static Path {
-    static BUILT: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
-    let pools = OF_POOLS.contains(&what);
-    BUILT[usize::from(pools)].get_or_init(|| {
-        let name = if pools { "gpu_pools" } else { "gpu_memory" };
+    static BUILT: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake");
+    let sources =
+        ["gpu_memory", "gpu_pools", "gpu_graphs"].map(|name| (name, directory.join(format!("{name}.c"))));
+    let can = |source: &Path| std::fs::read_to_string(source).unwrap().contains(&format!("{{\"{what}\", "));
+    let number = sources.iter().position(|(_, source)| can(source)).unwrap();
+    BUILT[number].get_or_init(|| {
+        let (name, source) = &sources[number];
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(format!("{name}.c"));
         let mut command = support::arch::compiler();
         command.args(["-O1", "-Wall", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
         assert!(command.status().unwrap().success());
@@ -296,7 +297,13 @@ impl World {
 
     /// What it says with the claims.
     fn limited(&self, what: &str) -> String {
+        self.limited_with(what, &[])
+    }
+
+    /// The same, on a driver of which some calls take longer.
+    fn limited_with(&self, what: &str, pauses: &[(&str, &str)]) -> String {
         let mut command = self.program(what);
+        command.envs(pauses.iter().copied());
         let preload = libraries().join("libvnpu.so");
         command.env("LD_PRELOAD", preload).env("VNPU_REGION_DIR", self.node.dir.path());
         said(command)
@@ -396,6 +403,51 @@ fn pools_of_many_threads_stay_within_the_quota() {
     assert_eq!(world.books(), (0, 0));
 }
 
+/// What is freed in a stream that has not come to it is no other stream's: the driver takes more. Where the quota has room
+/// it pays, and where it has none it is exceeded once.
+#[test]
+fn a_pool_whose_frees_are_pending_does_not_grow_without_end() {
+    let world = World::new(1);
+    // The whole GPU's compute: launches do not wait for each other.
+    let share = ChipShare { cores: Percent(100), mode: ComputeMode::Elastic, ..world.gpu(0, 192 * MIB) };
+    world.node.claim(1, vec![share]);
+    // What is left, or what the pool has of the GPU, in MiB.
+    let growing = [(160, 32), (128, 64), (96, 96), (64, 128)]
+        .map(|(left, pool)| format!("take 0 {}\npool 0 {pool}\ngive 0 {}\n", left * MIB, left * MIB));
+    let waited = format!("waited 0 {}\ntrimmed 0 0\n", 64 * MIB);
+    let over = format!(
+        "take 0 {0}\npool 0 128\ngive 0 {0}\n\
+        take 0 0\npool 0 256\ngive 0 0\ntake 2 0\npool 0 256\ntake 2 0\npool 0 256\n\
+        waited 0 0\ntrimmed 0 0\n\
+        plain 0 {1}\ntake 0 0\ngive 0 0\nfree 0 {0}\ndestroy 0 {2}\n",
+        64 * MIB,
+        128 * MIB,
+        192 * MIB
+    );
+    assert_eq!(world.limited("pending"), growing.concat() + &waited + &over);
+    assert_eq!(world.books(), (0, 0));
+}
+
+#[test]
+fn a_block_on_its_way_is_not_taken_for_kept() {
+    let world = World::with_quota(GIB);
+    let left = 992 * MIB;
+    let expected = format!(
+        "20 of 32 0 {left}\nwaited 0 {left}\n28 of 32 0 {left}\ngive 0 {left}\ngive 0 {left}\ndestroy 0 {GIB}\n"
+    );
+    assert_eq!(world.limited_with("on the way", &[("STANDIN_POOL_ALLOCATION", "500")]), expected);
+    assert_eq!(world.books(), (0, 0));
+}
+
+#[test]
+fn a_pool_that_is_about_to_end_is_not_asked_about() {
+    let world = World::with_quota(GIB);
+    let left = 992 * MIB;
+    let expected = format!("ends 2 {GIB}\ndestroy 1 {left}\nfree 0 {left}\nall 0 0\nfree 0 {GIB}\n");
+    assert_eq!(world.limited_with("ends", &[("STANDIN_POOL_END", "5")]), expected);
+    assert_eq!(world.books(), (0, 0));
+}
+
 #[test]
 fn memory_of_graphs_is_charged_where_it_is() {
     let world = World::new(2);
@@ -434,7 +486,9 @@ fn a_quota_looks_like_a_smaller_gpu() {
     let small = World { machine: gpus::Node::start(&small), described: small.clone(), node: Node::empty() };
     let world = World::with_quota(64 * MIB);
     // The last one ends with memory that is still mapped.
-    for what in ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "exports", "sparse"] {
+    let parts =
+        ["old", "arrays", "handles", "unmaps", "contexts", "graphs", "temporaries", "recaptured", "launches"];
+    for what in parts.into_iter().chain(["exports", "sparse"]) {
         let (limited, real) = (world.limited(what), small.alone(what));
         assert!(real.lines().count() > 5, "{what}: {real}");
         assert_eq!(limited, real, "{what}");

@@ -160,7 +160,13 @@ pub(crate) fn free_in_order(
             Core::NotNeeded | Core::Missing => false,
         }
     });
-    if captured { real() } else { free(vendor, real, key, KeyKind::Address) }
+    if !captured {
+        return free(vendor, real, key, KeyKind::Address);
+    }
+    after(real, |core| {
+        // SAFETY: the back end's function.
+        unsafe { (core.graph_freed)(core::ptr::null_mut(), stream, key as u64) }
+    })
 }
 
 /// The end of mappings, which may hold the memory behind them as the last ones. They are forgotten before the vendor's

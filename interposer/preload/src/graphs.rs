@@ -8,20 +8,30 @@ use crate::call::{self, Inside};
 use crate::core_library::{self, Core};
 use crate::libc::Errno;
 
-/// A call that adds a node to a graph, which allocates `bytes` on `device`; 0 for another one.
+/// A call that adds a node to a graph, which allocates `bytes` on `device`; the vendor's function writes where to
+/// `address`.
 pub(crate) fn node(
     _vendor: Vendor,
     real: impl Fn() -> i32,
     graph: *mut c_void,
     device: i32,
     bytes: u64,
+    address: *const u64,
 ) -> i32 {
     if bytes == 0 || device == NO_DEVICE {
         return real();
     }
     call::after(real, |core| {
+        // SAFETY: the place in the program's structure that the vendor's function wrote; the back end's function.
+        unsafe { (core.graph_node)(graph, device, bytes, address.read_unaligned()) }
+    })
+}
+
+/// A call that adds a node to a graph, which frees.
+pub(crate) fn free_node(_vendor: Vendor, real: impl Fn() -> i32, graph: *mut c_void, address: u64) -> i32 {
+    call::after(real, |core| {
         // SAFETY: the back end's function.
-        unsafe { (core.graph_node)(graph, device, bytes) }
+        unsafe { (core.graph_freed)(graph, core::ptr::null_mut(), address) }
     })
 }
 
@@ -31,6 +41,22 @@ pub(crate) fn child(_vendor: Vendor, real: impl Fn() -> i32, child: *mut c_void,
         // SAFETY: the back end's function.
         unsafe { (core.graph_moved)(child, parent) }
     })
+}
+
+/// The beginning of a capture on `stream` whose nodes take the places of those that a graph has.
+pub(crate) fn recapture(
+    vendor: Vendor,
+    real: impl Fn() -> i32,
+    stream: *mut c_void,
+    graph: *mut c_void,
+) -> i32 {
+    call::after(
+        || call::close(vendor, &real, stream),
+        |core| {
+            // SAFETY: the back end's function.
+            unsafe { (core.graph_gone)(graph) }
+        },
+    )
 }
 
 /// A call that makes a graph ready, as what the vendor's function writes to `out`.
@@ -60,7 +86,7 @@ pub(crate) fn end(_vendor: Vendor, real: impl Fn() -> i32, handle: *mut c_void) 
     };
     call::after(forgetting, |core| {
         // SAFETY: as above.
-        unsafe { (core.graph_kept)(-1, 0) }
+        unsafe { (core.graph_kept)(-1) }
     })
 }
 
@@ -68,7 +94,7 @@ pub(crate) fn end(_vendor: Vendor, real: impl Fn() -> i32, handle: *mut c_void) 
 pub(crate) fn trim(_vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
     call::after(real, |core| {
         // SAFETY: the back end's function.
-        unsafe { (core.graph_kept)(device, 1) }
+        unsafe { (core.graph_kept)(device) }
     })
 }
 
@@ -102,8 +128,9 @@ fn with_memory(
         Verdict::Granted => {
             let code = real();
             tell(|core| {
+                let launched = u32::from(launches && code == 0);
                 // SAFETY: the tickets of this launch, settled once.
-                unsafe { (core.graph_settle)(exec, &raw const tickets, u32::from(launches && code == 0)) }
+                unsafe { (core.graph_settle)(exec, stream, &raw const tickets, launched) }
             });
             code
         }

@@ -4,7 +4,9 @@ use core::ffi::c_void;
 
 use vnpu_quota_abi::table::Vendor;
 
-use crate::call;
+use crate::call::{self, Inside};
+use crate::core_library::{self, Core};
+use crate::libc::Errno;
 
 /// A call that makes or tells a pool, which the vendor's function writes to `out`, with memory on `device`.
 pub(crate) fn pool(_vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_void, device: i32) -> i32 {
@@ -33,10 +35,20 @@ fn kept(real: impl Fn() -> i32, pool: *mut c_void) -> i32 {
     })
 }
 
-/// The end of a pool.
+/// The end of a pool. The back end asks nothing about it from before the vendor's function runs.
 pub(crate) fn end_pool(_vendor: Vendor, real: impl Fn() -> i32, pool: *mut c_void) -> i32 {
-    call::after(real, |core| {
-        // SAFETY: the back end's function.
-        unsafe { (core.pool_gone)(pool) }
-    })
+    let Some(_inside) = Inside::enter() else { return real() };
+    let errno = Errno::save();
+    let Core::Loaded(core) = core_library::get() else {
+        drop(errno);
+        return real();
+    };
+    // SAFETY: the back end's function.
+    let device = unsafe { (core.pool_end)(pool) };
+    drop(errno);
+    let code = real();
+    let _errno = Errno::save();
+    // SAFETY: the back end's function, told once of each end that it was told to come.
+    unsafe { (core.pool_ended)(pool, device, u32::from(code == 0)) };
+    code
 }

@@ -11,9 +11,9 @@ use std::ffi::{c_int, c_void};
 use crate::graph::Graph;
 use crate::process::{Process, capture_mode, pointer, process, set_capture_mode, thread};
 use crate::status::{
-    Answer, ILLEGAL_STATE, INVALID_VALUE, STREAM_CAPTURE_IMPLICIT, STREAM_CAPTURE_INVALIDATED,
-    STREAM_CAPTURE_ISOLATION, STREAM_CAPTURE_MERGE, STREAM_CAPTURE_UNJOINED, STREAM_CAPTURE_UNMATCHED,
-    STREAM_CAPTURE_UNSUPPORTED, STREAM_CAPTURE_WRONG_THREAD, code, put, put_if,
+    Answer, GRAPH_RECAPTURE_FAILURE, ILLEGAL_STATE, INVALID_VALUE, STREAM_CAPTURE_IMPLICIT,
+    STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION, STREAM_CAPTURE_MERGE, STREAM_CAPTURE_UNJOINED,
+    STREAM_CAPTURE_UNMATCHED, STREAM_CAPTURE_UNSUPPORTED, STREAM_CAPTURE_WRONG_THREAD, code, put, put_if,
 };
 use crate::stream::{At, Key, resolve};
 
@@ -39,6 +39,8 @@ struct Capture {
     valid: bool,
     /// What it becomes.
     graph: usize,
+    /// Whether it takes the place of what the graph was, whose addresses of memory it gives again.
+    again: bool,
     content: Graph,
     branches: BTreeMap<Key, Branch>,
 }
@@ -73,6 +75,12 @@ impl Captures {
         capture.branches.entry(key).or_default().ops += 1;
         capture.content.nodes += 1;
         Some(Ok(&mut capture.content))
+    }
+
+    /// The graph that a stream records anew, and how many allocations of it it has recorded.
+    pub fn again(&self, key: Key) -> Option<(usize, usize)> {
+        let capture = self.running.get(&self.of(key)?)?;
+        capture.again.then(|| (capture.graph, capture.content.allocations().count()))
     }
 
     /// Whether a stream is in capture, for calls that must not be made on one: they break it.
@@ -165,8 +173,8 @@ impl Process {
     }
 }
 
-/// `into`: the graph that is added to; 0 for a new one.
-fn begin(stream: *mut c_void, per_thread: bool, mode: c_int, into: usize) -> Answer<()> {
+/// `into`: the graph that is added to or, `again`, recorded anew; 0 for a new one.
+fn begin(stream: *mut c_void, per_thread: bool, mode: c_int, into: usize, again: bool) -> Answer<()> {
     let mut process = process()?;
     let at = resolve(&process, stream as usize, per_thread)?;
     if !(GLOBAL..=RELAXED).contains(&mode) {
@@ -191,6 +199,7 @@ fn begin(stream: *mut c_void, per_thread: bool, mode: c_int, into: usize) -> Ans
         origin: at.key,
         valid: true,
         graph,
+        again,
         content: Graph::default(),
         branches: BTreeMap::from([(at.key, Branch::default())]),
     };
@@ -218,7 +227,14 @@ fn end(stream: *mut c_void, per_thread: bool) -> Answer<usize> {
     if unjoined {
         return Err(STREAM_CAPTURE_UNJOINED);
     }
-    process.graphs.made.entry(capture.graph).or_default().append(capture.content);
+    let graph = process.graphs.made.entry(capture.graph).or_default();
+    if capture.again {
+        if !graph.is_like(&capture.content) {
+            return Err(GRAPH_RECAPTURE_FAILURE);
+        }
+        *graph = Graph::default();
+    }
+    graph.append(capture.content);
     Ok(capture.graph)
 }
 
@@ -245,16 +261,16 @@ unsafe fn end_into(stream: *mut c_void, per_thread: bool, graph: *mut *mut c_voi
 }
 
 macro_rules! captures {
-    ($($begin_old:ident, $begin:ident, $to_graph:ident, $end:ident, $is:ident, $info:ident, $info2:ident, $info3:ident, $per_thread:literal;)*) => {$(
+    ($($begin_old:ident, $begin:ident, $to_graph:ident, $recapture:ident, $end:ident, $is:ident, $info:ident, $info2:ident, $info3:ident, $per_thread:literal;)*) => {$(
         /// Before CUDA 10.1: always global.
         #[unsafe(no_mangle)]
         pub extern "C" fn $begin_old(stream: *mut c_void) -> c_int {
-            code(begin(stream, $per_thread, GLOBAL, 0))
+            code(begin(stream, $per_thread, GLOBAL, 0, false))
         }
 
         #[unsafe(no_mangle)]
         pub extern "C" fn $begin(stream: *mut c_void, mode: c_int) -> c_int {
-            code(begin(stream, $per_thread, mode, 0))
+            code(begin(stream, $per_thread, mode, 0, false))
         }
 
         #[unsafe(no_mangle)]
@@ -266,7 +282,20 @@ macro_rules! captures {
             _count: usize,
             mode: c_int,
         ) -> c_int {
-            code(begin(stream, $per_thread, mode, graph as usize))
+            code(begin(stream, $per_thread, mode, graph as usize, false))
+        }
+
+        /// CUDA 13.3. What differs from the graph as it was is not told to the callback.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $recapture(
+            stream: *mut c_void,
+            mode: c_int,
+            graph: *mut c_void,
+            _callback: *const c_void,
+            _data: *mut c_void,
+        ) -> c_int {
+            let known = if graph.is_null() { Err(INVALID_VALUE) } else { Ok(graph as usize) };
+            code(known.and_then(|graph| begin(stream, $per_thread, mode, graph, true)))
         }
 
         #[unsafe(no_mangle)]
@@ -328,9 +357,11 @@ macro_rules! captures {
 }
 
 captures! {
-    cuStreamBeginCapture, cuStreamBeginCapture_v2, cuStreamBeginCaptureToGraph, cuStreamEndCapture, cuStreamIsCapturing,
+    cuStreamBeginCapture, cuStreamBeginCapture_v2, cuStreamBeginCaptureToGraph,
+        cuStreamBeginRecaptureToGraph, cuStreamEndCapture, cuStreamIsCapturing,
         cuStreamGetCaptureInfo, cuStreamGetCaptureInfo_v2, cuStreamGetCaptureInfo_v3, false;
-    cuStreamBeginCapture_ptsz, cuStreamBeginCapture_v2_ptsz, cuStreamBeginCaptureToGraph_ptsz, cuStreamEndCapture_ptsz,
+    cuStreamBeginCapture_ptsz, cuStreamBeginCapture_v2_ptsz, cuStreamBeginCaptureToGraph_ptsz,
+        cuStreamBeginRecaptureToGraph_ptsz, cuStreamEndCapture_ptsz,
         cuStreamIsCapturing_ptsz, cuStreamGetCaptureInfo_ptsz, cuStreamGetCaptureInfo_v2_ptsz,
         cuStreamGetCaptureInfo_v3_ptsz, true;
 }

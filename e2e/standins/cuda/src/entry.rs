@@ -115,7 +115,7 @@ entries! {
     cuGraphAddKernelNode: 10000 cuGraphAddKernelNode, 12000 cuGraphAddKernelNode_v2;
     cuGraphAddMemAllocNode: 11040 cuGraphAddMemAllocNode;
     cuGraphAddMemFreeNode: 11040 cuGraphAddMemFreeNode;
-    cuGraphAddNode: 12020 cuGraphAddNode, 12030 cuGraphAddNode_v2;
+    cuGraphAddNode: 12020 cuGraphAddNode, 12030 cuGraphAddNode_v2, 13040 cuGraphAddNode_v3;
     cuGraphCreate: 10000 cuGraphCreate;
     cuGraphDestroy: 10000 cuGraphDestroy;
     cuGraphExecDestroy: 10000 cuGraphExecDestroy;
@@ -210,6 +210,7 @@ entries! {
     cuStreamBeginCapture: 10000 cuStreamBeginCapture, 10010 cuStreamBeginCapture_v2
         | 10000 cuStreamBeginCapture_ptsz, 10010 cuStreamBeginCapture_v2_ptsz;
     cuStreamBeginCaptureToGraph: 12030 cuStreamBeginCaptureToGraph | 12030 cuStreamBeginCaptureToGraph_ptsz;
+    cuStreamBeginRecaptureToGraph: 13030 cuStreamBeginRecaptureToGraph | 13030 cuStreamBeginRecaptureToGraph_ptsz;
     cuStreamCreate: 2000 cuStreamCreate;
     cuStreamCreateWithPriority: 5050 cuStreamCreateWithPriority;
     cuStreamDestroy: 2000 cuStreamDestroy, 4000 cuStreamDestroy_v2;

@@ -8,7 +8,7 @@ use standin_protocol::{Reply, Request};
 use crate::capture::Place;
 use crate::process::{pointer, process};
 use crate::status::{Answer, CAPTURED_EVENT, INVALID_HANDLE, INVALID_VALUE, NOT_READY, UNKNOWN, code, put};
-use crate::stream::resolve;
+use crate::stream::{resolve, tail_of};
 
 const DISABLE_TIMING: c_uint = 2;
 
@@ -16,8 +16,8 @@ const DISABLE_TIMING: c_uint = 2;
 enum State {
     /// Counts as reached.
     Never,
-    /// A mark in a device's queue, and the device's clock once it was reached.
-    Recorded { number: u32, mark: u64, at: Option<u64> },
+    /// A mark in a device's queue, the device's clock once it was reached, and how much was submitted before it.
+    Recorded { number: u32, mark: u64, at: Option<u64>, until: u64 },
     /// A place in a capture.
     Captured(Place),
 }
@@ -37,9 +37,9 @@ impl Event {
         if let State::Captured(place) = self.state { Some(place) } else { None }
     }
 
-    /// Whether it stands for work.
-    pub fn is_recorded(&self) -> bool {
-        matches!(self.state, State::Recorded { .. })
+    /// How far the queue is when the work is done that it stands for, if it stands for any.
+    pub fn until(&self) -> Option<u64> {
+        if let State::Recorded { until, .. } = self.state { Some(until) } else { None }
     }
 }
 
@@ -47,11 +47,11 @@ impl Event {
 fn look_at(event: *mut c_void) -> Answer<Event> {
     let mut process = process()?;
     let known = *process.streams.events.get(&(event as usize)).ok_or(INVALID_HANDLE)?;
-    let State::Recorded { number, mark, at: None } = known.state else { return Ok(known) };
+    let State::Recorded { number, mark, at: None, until } = known.state else { return Ok(known) };
     let Reply::Time(at) = process.ask(&Request::Reached { phys_id: number, mark })? else {
         return Err(UNKNOWN);
     };
-    let state = State::Recorded { number, mark, at };
+    let state = State::Recorded { number, mark, at, until };
     let event = process.streams.events.get_mut(&(event as usize)).ok_or(INVALID_HANDLE)?;
     event.state = state;
     Ok(*event)
@@ -92,7 +92,7 @@ fn record(event: *mut c_void, stream: *mut c_void, flags: c_uint, per_thread: bo
         let Reply::Mark(mark) = process.ask(&Request::Record { phys_id: number })? else {
             return Err(UNKNOWN);
         };
-        State::Recorded { number, mark, at: None }
+        State::Recorded { number, mark, at: None, until: tail_of(&process, &at) }
     };
     process.streams.events.get_mut(&(event as usize)).ok_or(INVALID_HANDLE)?.state = state;
     Ok(())

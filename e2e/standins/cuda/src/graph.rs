@@ -1,7 +1,7 @@
 //! Graphs: what a capture recorded, made ready and launched as one piece of work. A graph's kernels run one after the
 //! other, whatever branches it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use standin_protocol::Request;
@@ -10,10 +10,10 @@ use crate::memory::{Block, Kind, PAGE, take};
 use crate::module::nanos_of;
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, put, put_if};
-use crate::stream::{At, HostCall, call_later, resolve, submit};
+use crate::stream::{At, HostCall, Key, call_later, done, resolve, submit};
 
 /// A node that takes memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
     /// The same at each launch.
     pub address: u64,
@@ -23,6 +23,15 @@ pub struct Allocation {
     pub device: usize,
 }
 
+/// What nodes do with memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Takes it.
+    Take(Allocation),
+    /// Gives back what is at an address.
+    Give(u64),
+}
+
 /// What a graph does.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -30,10 +39,8 @@ pub struct Graph {
     pub nanos: u64,
     /// Host functions, called when the kernels are done.
     pub host: Vec<HostCall>,
-    /// Memory that it takes when it is launched.
-    pub allocations: Vec<Allocation>,
-    /// Memory that it gives back.
-    pub frees: Vec<u64>,
+    /// Memory that it takes and gives back when it is launched, one after the other.
+    pub memory: Vec<Step>,
     /// How many nodes it has.
     pub nodes: usize,
 }
@@ -43,9 +50,48 @@ impl Graph {
     pub fn append(&mut self, other: Self) {
         self.nanos += other.nanos;
         self.host.extend(other.host);
-        self.allocations.extend(other.allocations);
-        self.frees.extend(other.frees);
+        self.memory.extend(other.memory);
         self.nodes += other.nodes;
+    }
+
+    /// Whether it has as many nodes as another, and the same of memory.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.nodes == other.nodes && self.memory == other.memory
+    }
+
+    /// Its nodes that take memory.
+    pub fn allocations(&self) -> impl Iterator<Item = Allocation> + '_ {
+        self.memory.iter().filter_map(|step| match step {
+            Step::Take(allocation) => Some(*allocation),
+            Step::Give(_) => None,
+        })
+    }
+
+    fn frees(&self) -> impl Iterator<Item = u64> + '_ {
+        self.memory.iter().filter_map(|step| match step {
+            Step::Take(_) => None,
+            Step::Give(address) => Some(*address),
+        })
+    }
+
+    /// The most that it has at a time of what it frees itself, by device: nodes use again what those before them freed.
+    fn inside(&self) -> BTreeMap<usize, u64> {
+        let freed: BTreeSet<u64> = self.frees().collect();
+        let (mut now, mut most) = (BTreeMap::<u64, Allocation>::new(), BTreeMap::<usize, u64>::new());
+        for step in &self.memory {
+            match step {
+                Step::Take(taken) if freed.contains(&taken.address) => {
+                    now.insert(taken.address, *taken);
+                    let there = now.values().filter(|one| one.device == taken.device);
+                    let sum = there.fold(0_u64, |sum, one| sum.saturating_add(one.bytes));
+                    let peak = most.entry(taken.device).or_default();
+                    *peak = sum.max(*peak);
+                }
+                Step::Take(_) => {}
+                Step::Give(address) => drop(now.remove(address)),
+            }
+        }
+        most
     }
 }
 
@@ -64,6 +110,8 @@ struct Ready {
     graph: Graph,
     /// Memory of graph allocations that the graph also frees: kept from the first launch on, by device.
     kept: Vec<Page>,
+    /// The stream of its last launch, and how far the device's queue is when that is done.
+    last: Option<(Key, u64)>,
 }
 
 /// The process's graphs.
@@ -91,7 +139,7 @@ fn instantiate(graph: *mut c_void) -> Answer<usize> {
     let mut process = process()?;
     let graph = process.graphs.made.get(&(graph as usize)).cloned().ok_or(INVALID_VALUE)?;
     let handle = process.handle();
-    process.graphs.ready.insert(handle, Ready { graph, kept: Vec::new() });
+    process.graphs.ready.insert(handle, Ready { graph, kept: Vec::new(), last: None });
     Ok(handle)
 }
 
@@ -100,52 +148,77 @@ fn instantiate(graph: *mut c_void) -> Answer<usize> {
 fn take_memory(process: &mut Process, exec: usize, at: &At, uploading: bool) -> Answer<()> {
     let ready = process.graphs.ready.get(&exec).ok_or(INVALID_VALUE)?;
     let (graph, kept) = (ready.graph.clone(), !ready.kept.is_empty());
-    for Allocation { address, bytes, device } in &graph.allocations {
-        let inside = graph.frees.contains(address);
-        if uploading && !inside {
-            continue;
-        }
-        // Launched again before the program freed it: the vendor refuses.
-        if !inside && process.memory.blocks.contains_key(address) {
-            return Err(INVALID_VALUE);
-        }
-        if inside && kept {
-            continue;
-        }
+    let freed: BTreeSet<u64> = graph.frees().collect();
+    for (device, bytes) in graph.inside().into_iter().filter(|_| !kept) {
         let size = bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?;
-        let taken = match take(process, *device, size) {
-            // Graphs that do not run at the same time share memory: what the others keep is used again.
-            Err(OUT_OF_MEMORY) => {
-                trim(process, *device)?;
-                take(process, *device, size)?
-            }
-            taken => taken?,
-        };
-        if inside {
-            process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.kept.push(Page {
-                device: *device,
-                bytes: size,
-                taken,
-            });
-        } else {
-            let block = Block {
-                context: at.context,
-                device: *device,
-                bytes: *bytes,
-                taken: Some(taken),
-                kind: Kind::Graph,
-            };
-            process.memory.blocks.insert(*address, block);
-        }
+        let mut pages = take_over(process, device, size, at)?;
+        process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.kept.append(&mut pages);
     }
     if uploading {
         return Ok(());
     }
-    let inside: Vec<u64> = graph.allocations.iter().map(|allocation| allocation.address).collect();
-    for address in graph.frees.iter().filter(|address| !inside.contains(address)) {
+    for Allocation { address, bytes, device } in
+        graph.allocations().filter(|one| !freed.contains(&one.address))
+    {
+        // Launched again before the program freed it: the vendor refuses.
+        if process.memory.blocks.contains_key(&address) {
+            return Err(INVALID_VALUE);
+        }
+        let size = bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?;
+        let taken = Some(take_or_trim(process, device, size)?);
+        let block = Block { context: at.context, device, bytes, taken, kind: Kind::Graph };
+        process.memory.blocks.insert(address, block);
+    }
+    let inside: BTreeSet<u64> = graph.allocations().map(|allocation| allocation.address).collect();
+    for address in freed.difference(&inside) {
         crate::memory::release(process, *address)?;
     }
     Ok(())
+}
+
+/// What others keep that do not run is given back where there is no room.
+fn take_or_trim(process: &mut Process, device: usize, size: u64) -> Answer<u64> {
+    match take(process, device, size) {
+        Err(OUT_OF_MEMORY) => {
+            trim(process, device)?;
+            take(process, device, size)
+        }
+        taken => taken,
+    }
+}
+
+impl Graphs {
+    /// What graphs have kept that were launched in a stream last.
+    fn kept_in(&self, stream: Key, device: usize) -> u64 {
+        let same = self.ready.values().filter(|ready| ready.last.is_some_and(|(last, _)| last == stream));
+        same.flat_map(|ready| &ready.kept).filter(|page| page.device == device).map(|page| page.bytes).sum()
+    }
+}
+
+/// Graphs that are launched in the same stream never run at the same time, and share memory.
+fn take_over(process: &mut Process, device: usize, size: u64, at: &At) -> Answer<Vec<Page>> {
+    let mut pages = Vec::new();
+    let mut more = |process: &mut Process| {
+        let bytes = size.saturating_sub(process.graphs.kept_in(at.key, device));
+        if bytes > 0 {
+            let taken = take(process, device, bytes)?;
+            pages.push(Page { device, bytes, taken });
+        }
+        Ok(())
+    };
+    match more(process) {
+        Err(OUT_OF_MEMORY) => {
+            trim(process, device)?;
+            more(process)?;
+        }
+        done => done?,
+    }
+    for ready in process.graphs.ready.values_mut() {
+        if ready.last.is_some_and(|(stream, _)| stream == at.key) {
+            pages.extend(ready.kept.extract_if(.., |page| page.device == device));
+        }
+    }
+    Ok(pages)
 }
 
 fn launch(exec: *mut c_void, stream: *mut c_void, per_thread: bool) -> Answer<()> {
@@ -160,6 +233,8 @@ fn launch(exec: *mut c_void, stream: *mut c_void, per_thread: bool) -> Answer<()
     process.forbid_implicit(&at)?;
     take_memory(&mut process, exec, &at, false)?;
     submit(&mut process, &at, graph.nanos)?;
+    let end = process.devices.get(at.device).map_or(0, |device| device.submitted);
+    process.graphs.ready.get_mut(&exec).ok_or(INVALID_VALUE)?.last = Some((at.key, end));
     graph.host.into_iter().try_for_each(|call| call_later(&mut process, &at, call))
 }
 
@@ -400,10 +475,10 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
 }
 
 fn trim(process: &mut Process, device: usize) -> Answer<()> {
+    let done = done(process, device)?;
     let mut gone = Vec::new();
-    for ready in process.graphs.ready.values_mut() {
-        gone.extend(ready.kept.iter().filter(|page| page.device == device));
-        ready.kept.retain(|page| page.device != device);
+    for ready in process.graphs.ready.values_mut().filter(|one| one.last.is_none_or(|(_, end)| end <= done)) {
+        gone.extend(ready.kept.extract_if(.., |page| page.device == device));
     }
     forget(process, gone)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::graph::Allocation;
+use crate::graph::{Allocation, Step};
 use crate::memory::{Kind, PAGE};
 use crate::pool::PoolProperties;
 use crate::process::{pointer, process};
@@ -45,7 +45,8 @@ unsafe fn add_allocation(
     let bytes = wish.bytes as u64;
     let (address, handle) = (process.memory.own_address(bytes), process.handle());
     let graph = process.graphs.made.get_mut(&(graph as usize)).ok_or(INVALID_HANDLE)?;
-    graph.allocations.push(Allocation { address, bytes, device: wish.pool.location.id as usize });
+    let device = wish.pool.location.id as usize;
+    graph.memory.push(Step::Take(Allocation { address, bytes, device }));
     graph.nodes += 1;
     wish.address = address;
     // SAFETY: the caller's out-pointer.
@@ -58,7 +59,7 @@ unsafe fn add_free(node: *mut *mut c_void, graph: *mut c_void, address: u64) -> 
     let mut process = process()?;
     let handle = process.handle();
     let graph = process.graphs.made.get_mut(&(graph as usize)).ok_or(INVALID_HANDLE)?;
-    graph.frees.push(address);
+    graph.memory.push(Step::Give(address));
     graph.nodes += 1;
     // SAFETY: the caller's out-pointer.
     unsafe { put(node, pointer(handle)) }
@@ -123,6 +124,20 @@ pub unsafe extern "C" fn cuGraphAddNode_v2(
 ) -> c_int {
     // SAFETY: same contract.
     unsafe { cuGraphAddNode(node, graph, dependencies, count, parameters) }
+}
+
+/// CUDA 13.4: the same arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddNode_v3(
+    node: *mut *mut c_void,
+    graph: *mut c_void,
+    dependencies: *const c_void,
+    data: *const c_void,
+    count: usize,
+    parameters: *mut NodeParameters,
+) -> c_int {
+    // SAFETY: same contract.
+    unsafe { cuGraphAddNode_v2(node, graph, dependencies, data, count, parameters) }
 }
 
 /// Bytes of the graphs' memory on a device: what is used, and what is kept besides.

@@ -1,17 +1,21 @@
 //! Memory pools and allocation in stream order. A pool reserves memory of its device in pieces of 32 MiB (2 MiB where
 //! so much is not left; both unverified), gives of it in multiples of 512 bytes, and gives unused pieces above its
 //! threshold back when the program waits for the device, or at a trim.
+//!
+//! What is freed in the order of a stream that has not come to it yet is for blocks of that stream alone, unless the device
+//! has no more memory: then others take it as well and wait (`CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES`).
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
+use std::time::Duration;
 
 use standin_protocol::{Reply, Request};
 
-use crate::graph::Allocation;
+use crate::graph::{Allocation, Step};
 use crate::memory::{Block, Kind, PAGE, release};
 use crate::process::{Process, pointer, process};
 use crate::status::{Answer, INVALID_DEVICE, INVALID_VALUE, OUT_OF_MEMORY, code, put};
-use crate::stream::{At, resolve};
+use crate::stream::{At, Key, done, resolve, tail_of};
 
 const PIECE: u64 = 32 << 20;
 
@@ -33,6 +37,8 @@ struct Pool {
     /// The driver's pieces: name and bytes.
     pieces: Vec<(u64, u64)>,
     used: u64,
+    /// Freed, but not before a stream has come to it: the stream, how far the device's queue is then, and bytes.
+    pending: Vec<(Key, u64, u64)>,
     used_high: u64,
     reserved_high: u64,
     threshold: u64,
@@ -52,6 +58,7 @@ impl Pool {
             device,
             pieces: Vec::new(),
             used,
+            pending: Vec::new(),
             used_high,
             reserved_high,
             threshold: 0,
@@ -65,11 +72,30 @@ impl Pool {
         self.pieces.iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// What is free in the order of other streams only, with so much of the device's queue done.
+    fn pending(&mut self, done: u64, stream: Option<Key>) -> u64 {
+        self.pending.retain(|(_, until, _)| *until > done);
+        self.pending.iter().filter(|(key, ..)| Some(*key) != stream).map(|(.., bytes)| bytes).sum()
+    }
+
+    /// A block of a stream lies in what is pending, as far as there is nothing else: in the stream's own first.
+    fn reuse(&mut self, stream: Key) {
+        let pending: u64 = self.pending.iter().map(|(.., bytes)| bytes).sum();
+        let mut reused = (self.used + pending).saturating_sub(self.reserved());
+        self.pending.sort_by_key(|(key, ..)| *key != stream);
+        for (.., bytes) in &mut self.pending {
+            let here = reused.min(*bytes);
+            *bytes -= here;
+            reused -= here;
+        }
+    }
+
     /// Takes out unused pieces, while what stays is at least `keep`; the driver's names of them.
-    fn shrink(&mut self, keep: u64) -> Vec<u64> {
+    fn shrink(&mut self, keep: u64, done: u64) -> Vec<u64> {
         let mut gone = Vec::new();
+        let used = self.used + self.pending(done, None);
         while let Some((address, bytes)) = self.pieces.last().copied() {
-            if self.reserved() - bytes < self.used.max(keep) {
+            if self.reserved() - bytes < used.max(keep) {
                 break;
             }
             self.pieces.pop();
@@ -109,10 +135,19 @@ impl Pools {
         self.pools.get_mut(&(pool as usize)).filter(|pool| !pool.doomed).ok_or(INVALID_VALUE)
     }
 
+    /// The same, for calls after whose pool the vendor's driver is not known to look: one that was destroyed ends the
+    /// process.
+    fn asked(&mut self, pool: *mut c_void) -> &mut Pool {
+        self.there(pool).unwrap_or_else(|_| {
+            eprintln!("libcuda (stand-in): a call on a pool that is not there");
+            std::process::abort()
+        })
+    }
+
     /// What the pools of a device do not need above their thresholds: the driver's names of it.
-    pub fn shrink_unused(&mut self, device: usize) -> Vec<u64> {
+    pub fn shrink_unused(&mut self, device: usize, done: u64) -> Vec<u64> {
         let pools = self.pools.values_mut().filter(|pool| pool.device == device);
-        pools.flat_map(|pool| pool.shrink(pool.threshold)).collect()
+        pools.flat_map(|pool| pool.shrink(pool.threshold, done)).collect()
     }
 }
 
@@ -126,9 +161,12 @@ fn default_pool(process: &mut Process, device: usize) -> usize {
     handle
 }
 
-fn grow(process: &mut Process, handle: usize, bytes: u64) -> Answer<()> {
-    let pool = process.pools.pools.get(&handle).ok_or(INVALID_VALUE)?;
-    let needed = (pool.used + bytes).saturating_sub(pool.reserved());
+fn grow(process: &mut Process, handle: usize, bytes: u64, stream: Key) -> Answer<()> {
+    let device = process.pools.pools.get(&handle).ok_or(INVALID_VALUE)?.device;
+    let done = if device == HOST { 0 } else { done(process, device)? };
+    let pool = process.pools.pools.get_mut(&handle).ok_or(INVALID_VALUE)?;
+    let least = (pool.used + bytes).saturating_sub(pool.reserved());
+    let needed = (pool.used + pool.pending(done, Some(stream)) + bytes).saturating_sub(pool.reserved());
     if pool.most > 0 && pool.used + bytes > pool.most {
         return Err(OUT_OF_MEMORY);
     }
@@ -145,7 +183,8 @@ fn grow(process: &mut Process, handle: usize, bytes: u64) -> Answer<()> {
             return Ok(());
         }
     }
-    Err(OUT_OF_MEMORY)
+    // Waits for another stream, if that has what is needed.
+    if least == 0 { Ok(()) } else { Err(OUT_OF_MEMORY) }
 }
 
 fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_thread: bool) -> Answer<u64> {
@@ -168,10 +207,11 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
     }
     process.forbid_implicit(&at)?;
     let size = bytes.checked_next_multiple_of(SMALL).ok_or(OUT_OF_MEMORY)?;
-    grow(&mut process, handle, size)?;
+    grow(&mut process, handle, size, at.key)?;
     let address = process.memory.own_address(bytes);
     let found = process.pools.pools.get_mut(&handle).ok_or(INVALID_VALUE)?;
     found.used += size;
+    found.reuse(at.key);
     found.used_high = found.used_high.max(found.used);
     let device = found.device;
     let block = Block { context: at.context, device, bytes, taken: None, kind: Kind::Pool(handle) };
@@ -181,10 +221,13 @@ fn allocate(bytes: usize, pool: Option<*mut c_void>, stream: *mut c_void, per_th
 
 /// In a capture nothing is taken yet: it becomes a node of the graph, which takes the memory when it is launched.
 fn record_allocation(process: &mut Process, at: &At, device: usize, bytes: u64) -> Option<Answer<u64>> {
-    let address = process.memory.own_address(bytes);
+    let again = process.captures.again(at.key).and_then(|(graph, index)| {
+        process.graphs.made.get(&graph)?.allocations().nth(index).map(|before| before.address)
+    });
+    let address = again.unwrap_or_else(|| process.memory.own_address(bytes));
     let graph = process.captures.record(at.key)?;
     Some(graph.map(|graph| {
-        graph.allocations.push(Allocation { address, bytes, device });
+        graph.memory.push(Step::Take(Allocation { address, bytes, device }));
         address
     }))
 }
@@ -193,11 +236,27 @@ fn free(address: u64, stream: *mut c_void, per_thread: bool) -> Answer<()> {
     let mut process = process()?;
     let at = resolve(&process, stream as usize, per_thread)?;
     if let Some(graph) = process.captures.record(at.key) {
-        graph?.frees.push(address);
+        graph?.memory.push(Step::Give(address));
         return Ok(());
     }
     process.forbid_implicit(&at)?;
+    if let Some(Block { kind: Kind::Pool(handle), bytes, .. }) = process.memory.blocks.get(&address).copied()
+    {
+        let until = tail_of(&process, &at);
+        if let Some(pool) = process.pools.pools.get_mut(&handle) {
+            pool.pending.push((at.key, until, bytes.next_multiple_of(SMALL)));
+        }
+    }
     release(&mut process, address)
+}
+
+/// Milliseconds that a call takes longer than what it does, as a variable of the environment says, so that tests see what
+/// others do meanwhile.
+fn pause(variable: &str) {
+    let wished = std::env::var(variable).ok().and_then(|wished| wished.parse().ok());
+    if let Some(wished) = wished {
+        std::thread::sleep(Duration::from_millis(wished));
+    }
 }
 
 macro_rules! allocators {
@@ -217,6 +276,7 @@ macro_rules! allocators {
             stream: *mut c_void,
         ) -> c_int {
             let address = allocate(bytes, Some(pool), stream, $per_thread);
+            pause("STANDIN_POOL_ALLOCATION");
             // SAFETY: the caller's out-pointer.
             code(address.and_then(|address| unsafe { put(to, address) }))
         }
@@ -295,7 +355,9 @@ pub extern "C" fn cuMemPoolDestroy(pool: *mut c_void) -> c_int {
         let gone = process.pools.put_back(handle, 0);
         give(&mut process, gone)
     };
-    code(destroy())
+    let destroyed = destroy();
+    pause("STANDIN_POOL_END");
+    code(destroyed)
 }
 
 /// Gives memory back to the driver.
@@ -306,7 +368,9 @@ pub fn give(process: &mut Process, addresses: Vec<u64>) -> Answer<()> {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemPoolTrimTo(pool: *mut c_void, keep: usize) -> c_int {
     code(process().and_then(|mut process| {
-        let gone = process.pools.there(pool)?.shrink(keep as u64);
+        let device = process.pools.asked(pool).device;
+        let done = if device == HOST { 0 } else { done(&mut process, device)? };
+        let gone = process.pools.asked(pool).shrink(keep as u64, done);
         give(&mut process, gone)
     }))
 }
@@ -319,7 +383,7 @@ pub unsafe extern "C" fn cuMemPoolGetAttribute(
 ) -> c_int {
     let get = || {
         let mut process = process()?;
-        let pool = process.pools.there(pool)?;
+        let pool = process.pools.asked(pool);
         if let 1..=3 = attribute {
             let allowed = pool.reuse.get(attribute as usize - 1).copied().ok_or(INVALID_VALUE)?;
             // SAFETY: the caller's out-pointer to an int.

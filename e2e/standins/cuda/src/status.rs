@@ -45,6 +45,7 @@ results! {
     STREAM_CAPTURE_IMPLICIT = 906, "operation would make the legacy stream depend on a capturing blocking stream";
     CAPTURED_EVENT = 907, "operation not permitted on an event last recorded in a capturing stream";
     STREAM_CAPTURE_WRONG_THREAD = 908, "attempt to terminate a thread-local capture sequence from another thread";
+    GRAPH_RECAPTURE_FAILURE = 918, "the recorded graph is not as it was";
     UNKNOWN = 999, "unknown error";
 }
 

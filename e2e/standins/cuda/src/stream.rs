@@ -119,6 +119,21 @@ fn left(process: &mut Process, device: usize, until: u64) -> Answer<u64> {
     Ok(queued.saturating_sub(submitted.saturating_sub(until)))
 }
 
+/// How much of the device's queue is done, counted in submitted nanoseconds.
+pub fn done(process: &mut Process, device: usize) -> Answer<u64> {
+    let queued = left(process, device, u64::MAX)?;
+    Ok(process.devices.get(device).map_or(0, |device| device.submitted).saturating_sub(queued))
+}
+
+/// How far it is when all is done that is in a stream.
+pub fn tail_of(process: &Process, at: &At) -> u64 {
+    match at.key {
+        // It waits for all the others.
+        Key::Legacy(_) => process.devices.get(at.device).map_or(0, |device| device.submitted),
+        key => process.streams.tails.get(&key).copied().unwrap_or(0),
+    }
+}
+
 /// Waits until the device's queue has come so far and no host function is under way.
 fn wait(device: usize, until: u64) -> Answer<()> {
     loop {
@@ -126,9 +141,10 @@ fn wait(device: usize, until: u64) -> Answer<()> {
         let left = left(&mut process, device, until)?;
         let calling = process.streams.calling.get(&device).is_some_and(|calling| *calling > 0);
         if left == 0 && !calling {
+            let done = done(&mut process, device)?;
             process
                 .pools
-                .shrink_unused(device)
+                .shrink_unused(device, done)
                 .into_iter()
                 .try_for_each(|address| process.ask(&Request::Free { address }).map(|_| ()))?;
             return Ok(());
@@ -160,12 +176,7 @@ fn tail(stream: *mut c_void, per_thread: bool) -> Answer<(usize, u64)> {
     process.captures.forbid_on(at.key)?;
     process.forbid_implicit(&at)?;
     process.forbid_in_capture()?;
-    let until = match at.key {
-        // It waits for all the others.
-        Key::Legacy(_) => process.devices.get(at.device).map_or(0, |device| device.submitted),
-        key => process.streams.tails.get(&key).copied().unwrap_or(0),
-    };
-    Ok((at.device, until))
+    Ok((at.device, tail_of(&process, &at)))
 }
 
 fn query(stream: *mut c_void, per_thread: bool) -> Answer<()> {
@@ -188,11 +199,13 @@ fn wait_event(stream: *mut c_void, event: *mut c_void, flags: c_uint, per_thread
             None => Ok(()),
         };
     }
-    if event.is_recorded() {
-        process.captures.wait_for_outside(at.key)?;
-    }
+    let Some(until) = event.until() else { return process.forbid_implicit(&at) };
+    process.captures.wait_for_outside(at.key)?;
     // One queue: what was recorded before is before.
-    process.forbid_implicit(&at)
+    process.forbid_implicit(&at)?;
+    let tail = process.streams.tails.entry(at.key).or_default();
+    *tail = until.max(*tail);
+    Ok(())
 }
 
 /// `CUhostFn`.

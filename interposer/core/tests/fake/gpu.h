@@ -34,6 +34,33 @@ static inline size_t left(void) {
 
 static inline void tell(const char *what, int code) { printf("%s %d %zu\n", what, code, left()); }
 
+/* What is left on each of two devices. */
+static inline void tell_both(const char *what, int code, P contexts[2]) {
+    P before = NULL;
+    size_t free[2];
+    CALL(cuCtxGetCurrent, (P *), &before);
+    for (int i = 0; i < 2; i++) {
+        CALL(cuCtxSetCurrent, (P), contexts[i]);
+        free[i] = left() >> 20;
+    }
+    CALL(cuCtxSetCurrent, (P), before);
+    printf("%s %d %zu %zu\n", what, code, free[0], free[1]);
+}
+
+/* What pools are made from. */
+struct pool {
+    int kind, types, where, device;
+    P security;
+    size_t most;
+    U64 rest[7];
+};
+
+/* A kernel that takes so long: in the stand-in driver a function is a duration. */
+static inline void work(P stream, U64 milliseconds) {
+    CALL(cuLaunchKernel, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)(milliseconds * 1000000), 1, 1, 1, 1,
+         1, 1, 0, stream, NULL, NULL);
+}
+
 /* One thing that a program can do. */
 struct part {
     const char *name;

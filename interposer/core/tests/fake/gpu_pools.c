@@ -1,27 +1,7 @@
-/* Memory of a GPU that is given in stream order, and that of graphs. */
+/* Memory of a GPU that is given in stream order. */
 #include "gpu.h"
 
 #include <pthread.h>
-
-/* What is left on each of two devices. */
-static void tell_both(const char *what, int code, P contexts[2]) {
-    P before = NULL;
-    size_t free[2];
-    CALL(cuCtxGetCurrent, (P *), &before);
-    for (int i = 0; i < 2; i++) {
-        CALL(cuCtxSetCurrent, (P), contexts[i]);
-        free[i] = left() >> 20;
-    }
-    CALL(cuCtxSetCurrent, (P), before);
-    printf("%s %d %zu %zu\n", what, code, free[0], free[1]);
-}
-
-struct pool {
-    int kind, types, where, device;
-    P security;
-    size_t most;
-    U64 rest[7];
-};
 
 /* Memory in stream order, whatever is current. */
 static void pools(void) {
@@ -66,110 +46,9 @@ static void pools(void) {
     tell_both("freed", code, contexts);
 }
 
-/* A graph of one allocation, captured or added, that frees it again or leaves it to the program, made ready. */
-struct graph {
-    P made, ready;
-    U64 address;
-};
-
-struct node {
-    int kind, reserved[3];
-    struct pool pool;
-    P access;
-    size_t count, bytes;
-    U64 address, rest[17];
-};
-
-static struct graph graph_of(const char *how, size_t bytes, int device, int frees) {
-    struct graph graph = {NULL, NULL, 0};
-    P stream = NULL, node = NULL;
-    struct node wish = {10, {0}, {1, 0, 1, device, NULL, 0, {0}}, NULL, 0, bytes, 0, {0}};
-    int code = 0;
-    if (!strcmp(how, "captured")) {
-        CALL(cuStreamCreate, (P *, U32), &stream, 1);
-        code |= CALL(cuStreamBeginCapture_v2, (P, int), stream, 0);
-        code |= CALL(cuMemAllocAsync, (U64 *, size_t, P), &graph.address, bytes, stream);
-        if (frees) code |= CALL(cuMemFreeAsync, (U64, P), graph.address, stream);
-        code |= CALL(cuStreamEndCapture, (P, P *), stream, &graph.made);
-        CALL(cuStreamDestroy_v2, (P), stream);
-    } else {
-        code |= CALL(cuGraphCreate, (P *, U32), &graph.made, 0);
-        if (!strcmp(how, "added"))
-            code |= CALL(cuGraphAddMemAllocNode, (P *, P, P, size_t, P), &node, graph.made, NULL, 0, &wish.pool);
-        else if (!strcmp(how, "of any type"))
-            code |= CALL(cuGraphAddNode, (P *, P, P, size_t, P), &node, graph.made, NULL, 0, &wish);
-        else
-            code |= CALL(cuGraphAddNode_v2, (P *, P, P, P, size_t, P), &node, graph.made, NULL, NULL, 0, &wish);
-        graph.address = wish.address;
-        if (frees)
-            code |= CALL(cuGraphAddMemFreeNode, (P *, P, P, size_t, U64), &node, graph.made, NULL, 0, graph.address);
-    }
-    code |= CALL(cuGraphInstantiateWithFlags, (P *, P, U64), &graph.ready, graph.made, 0);
-    tell(how, code);
-    return graph;
-}
-
-static void run(const char *what, struct graph graph) {
-    tell(what, CALL(cuGraphLaunch, (P, P), graph.ready, NULL));
-}
-
-static void drop(struct graph graph) {
-    int code = CALL(cuGraphExecDestroy, (P), graph.ready);
-    tell("drop", code | CALL(cuGraphDestroy, (P), graph.made));
-}
-
-/* Memory that graphs take when they are launched, and not before. */
-static void graphs(void) {
-    static const char *const ways[] = {"captured", "added", "of any type", "with edges"};
-    U64 plain = 0;
-    for (int i = 0; i < 4; i++) {
-        struct graph graph = graph_of(ways[i], 40 << 20, 0, 1);
-        run("launch", graph);
-        tell("beside it", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 30 << 20));
-        run("again", graph);
-        drop(graph);
-        graph = graph_of(ways[i], 40 << 20, 0, 0);
-        run("launch", graph);
-        run("not freed", graph);
-        tell("free", CALL(cuMemFreeAsync, (U64, P), graph.address, NULL));
-        run("launch", graph);
-        tell("free", CALL(cuMemFree_v2, (U64), graph.address));
-        drop(graph);
-        graph = graph_of(ways[i], 66 << 20, 0, 1);
-        run("too much", graph);
-        drop(graph);
-    }
-    struct graph one = graph_of("captured", 30 << 20, 0, 1), two = graph_of("added", 40 << 20, 0, 1);
-    run("the first", one);
-    run("the second has its place", two);
-    run("and it again", one);
-    tell("trim", CALL(cuDeviceGraphMemTrim, (int), 0));
-    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 40 << 20));
-    run("no place", one);
-    tell("free", CALL(cuMemFree_v2, (U64), plain));
-    tell("upload", CALL(cuGraphUpload, (P, P), one.ready, NULL));
-    run("launch", one);
-    run("the second", two);
-    drop(two);
-    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 40 << 20));
-    tell("no place to upload", CALL(cuGraphUpload, (P, P), one.ready, NULL));
-    drop(one);
-    tell("free", CALL(cuMemFree_v2, (U64), plain));
-
-    /* What is freed in a capture is not free. */
-    P stream = NULL, graph = NULL;
-    U64 more = 0;
-    CALL(cuStreamCreate, (P *, U32), &stream, 1);
-    tell("ordered", CALL(cuMemAllocAsync, (U64 *, size_t, P), &more, 32 << 20, stream));
-    CALL(cuStreamBeginCapture_v2, (P, int), stream, 2);
-    int code = CALL(cuMemFreeAsync, (U64, P), more, stream);
-    CALL(cuStreamEndCapture, (P, P *), stream, &graph);
-    tell("freed in a capture", code);
-    CALL(cuGraphDestroy, (P), graph);
-    code = CALL(cuMemFreeAsync, (U64, P), more, stream);
-    CALL(cuCtxSynchronize, (void), );
-    tell("freed", code);
-}
+#define TAKE(what, to, size, pool) \
+    tell(what, CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, (size_t)(size) << 20, pool, stream))
+#define GIVE(what, address) tell(what, CALL(cuMemFreeAsync, (U64, P), address, stream))
 
 /* What pools keep of what they gave. */
 static void keeps(void) {
@@ -181,9 +60,6 @@ static void keeps(void) {
         CALL(cuMemPoolCreate, (P *, void *), &pools[i], &properties);
         CALL(cuMemPoolSetAttribute, (P, int, P), pools[i], 4, &all);
     }
-#define TAKE(what, to, size, pool) \
-    tell(what, CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, (size_t)(size) << 20, pool, stream))
-#define GIVE(what, address) tell(what, CALL(cuMemFreeAsync, (U64, P), address, stream))
     TAKE("100 of 128", &one, 100, pools[0]);
     GIVE("kept", one);
     tell("kept also when waited for", CALL(cuStreamSynchronize, (P), stream));
@@ -264,22 +140,105 @@ static void threads(void) {
     for (int i = 0; i < 3; i++) CALL(cuMemPoolDestroy, (P), many_pools[i]);
 }
 
-/* Graphs of another device than the current one. */
-static void graphs_there(void) {
-    P contexts[2], before = NULL;
-    CALL(cuCtxGetCurrent, (P *), &before);
-    for (int i = 0; i < 2; i++) CALL(cuDevicePrimaryCtxRetain, (P *, int), &contexts[i], i);
-    struct graph graph = graph_of("added", 64 << 20, 1, 0);
-    tell_both("ready", 0, contexts);
-    int code = CALL(cuGraphLaunch, (P, P), graph.ready, NULL);
-    tell_both("launched", code, contexts);
-    code = CALL(cuMemFree_v2, (U64), graph.address);
-    tell_both("freed", code, contexts);
-    drop(graph);
-    graph = graph_of("added", 256 << 20, 1, 0);
-    code = CALL(cuGraphLaunch, (P, P), graph.ready, NULL);
-    tell_both("too much", code, contexts);
-    drop(graph);
+/* What a pool has of its device, in MiB, as the driver says it. */
+static void tell_pool(const char *what, P pool) {
+    U64 reserved = 0;
+    int code = CALL(cuMemPoolGetAttribute, (P, int, P), pool, 5, &reserved);
+    printf("%s %d %d\n", what, code, (int)(reserved >> 20));
+}
+
+/* A pool whose blocks are freed in streams that have not come to it: all of them wait for one. */
+static void pending(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    P pools[1], stream = NULL, streams[5], event = NULL;
+    U64 all = UINT64_MAX, block = 0, plain = 0;
+    CALL(cuMemPoolCreate, (P *, void *), &pools[0], &properties);
+    CALL(cuMemPoolSetAttribute, (P, int, P), pools[0], 4, &all);
+    CALL(cuEventCreate, (P *, U32), &event, 0);
+    for (int i = 0; i < 5; i++) CALL(cuStreamCreate, (P *, U32), &streams[i], 1);
+    for (int round = 0; round < 2; round++) {
+        work(streams[0], 1500);
+        CALL(cuEventRecord, (P, P), event, streams[0]);
+        for (int i = 0; i < 4; i++) {
+            stream = streams[i + 1];
+            block = 0;
+            /* At first there is room for each; then not even for the second. */
+            TAKE("take", &block, round == 0 ? 32 : 128, pools[0]);
+            tell_pool("pool", pools[0]);
+            CALL(cuStreamWaitEvent, (P, P, U32), stream, event, 0);
+            if (block != 0) GIVE("give", block);
+        }
+        tell("waited", CALL(cuCtxSynchronize, (void), ));
+        CALL(cuMemPoolTrimTo, (P, size_t), pools[0], 0);
+        tell_pool("trimmed", pools[0]);
+    }
+    tell("plain", CALL(cuMemAlloc_v2, (U64 *, size_t), &plain, 64 << 20));
+    TAKE("take", &block, 128, pools[0]);
+    GIVE("give", block);
+    tell("free", CALL(cuMemFree_v2, (U64), plain));
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[0]));
+}
+
+static void *take_slowly(void *to) {
+    CALL(cuCtxSetCurrent, (P), everyones);
+    CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), to, 8 << 20, many_pools[0], NULL);
+    return NULL;
+}
+
+/* A block that the driver has given, and has not told of. */
+static void on_the_way(void) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    P pools[1], stream = NULL;
+    U64 all = UINT64_MAX, one = 0, two = 0;
+    pthread_t thread;
+    CALL(cuCtxGetCurrent, (P *), &everyones);
+    CALL(cuMemPoolCreate, (P *, void *), &pools[0], &properties);
+    CALL(cuMemPoolSetAttribute, (P, int, P), pools[0], 4, &all);
+    many_pools[0] = pools[0];
+    TAKE("20 of 32", &one, 20, pools[0]);
+    pthread_create(&thread, NULL, take_slowly, &two);
+    usleep(200000);
+    tell("waited", CALL(cuStreamSynchronize, (P), NULL));
+    pthread_join(thread, NULL);
+    tell("28 of 32", 0);
+    GIVE("give", one);
+    GIVE("give", two);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pools[0]));
+}
+
+static void *come_and_go(void *unused) {
+    struct pool properties = {1, 0, 1, 0, NULL, 0, {0}};
+    U64 all = UINT64_MAX;
+    CALL(cuCtxSetCurrent, (P), everyones);
+    for (int i = 0; i < 30; i++) {
+        P pool = NULL;
+        U64 block = 0;
+        CALL(cuMemPoolCreate, (P *, void *), &pool, &properties);
+        CALL(cuMemPoolSetAttribute, (P, int, P), pool, 4, &all);
+        CALL(cuMemAllocFromPoolAsync, (U64 *, size_t, P, P), &block, 20 << 20, pool, NULL);
+        CALL(cuMemFreeAsync, (U64, P), block, NULL);
+        CALL(cuMemPoolDestroy, (P), pool);
+    }
+    return unused;
+}
+
+/* Pools that end while other threads find no room. */
+static void ends(void) {
+    P pool = NULL;
+    U64 block = 0;
+    pthread_t thread;
+    int code = 0;
+    CALL(cuCtxGetCurrent, (P *), &everyones);
+    pthread_create(&thread, NULL, come_and_go, NULL);
+    while (pthread_tryjoin_np(thread, NULL) != 0) code |= CALL(cuMemAlloc_v2, (U64 *, size_t), &block, (size_t)2 << 30);
+    tell("ends", code);
+    /* One that cannot be destroyed is there as before. */
+    CALL(cuDeviceGetDefaultMemPool, (P *, int), &pool, 0);
+    CALL(cuMemAllocAsync, (U64 *, size_t, P), &block, 20 << 20, NULL);
+    tell("destroy", CALL(cuMemPoolDestroy, (P), pool));
+    tell("free", CALL(cuMemFreeAsync, (U64, P), block, NULL));
+    tell("all", CALL(cuMemAlloc_v2, (U64 *, size_t), &block, (size_t)1 << 30));
+    tell("free", CALL(cuMemFree_v2, (U64), block));
 }
 
 int main(int count, char **arguments) {
@@ -287,8 +246,9 @@ int main(int count, char **arguments) {
         {"pools", pools},
         {"keeps", keeps},
         {"threads", threads},
-        {"graphs", graphs},
-        {"graphs there", graphs_there},
+        {"pending", pending},
+        {"on the way", on_the_way},
+        {"ends", ends},
         {NULL, NULL},
     };
     return do_part(count, arguments, all);

@@ -18,7 +18,7 @@ use crate::call::{
 };
 use crate::contexts::{destroy, primary, release, wipe};
 use crate::exports::{export, import};
-use crate::graphs::{child, end, node, ready, run, trim, upload};
+use crate::graphs::{child, end, free_node, node, ready, recapture, run, trim, upload};
 use crate::pools::{end_pool, pool, trim_pool, wait};
 
 pub(super) const VENDOR: Vendor = Vendor::Cuda;
@@ -228,9 +228,15 @@ fn size_of_node(parameters: *const c_void) -> u64 {
     unsafe { parameters.cast::<u8>().add(104).cast::<u64>().read_unaligned() }
 }
 
-/// `CU_GRAPH_NODE_TYPE_GRAPH` and `CU_GRAPH_NODE_TYPE_MEM_ALLOC`.
+/// Where the driver writes its address: after its size. Not looked at where there is no size.
+fn address_of_node(parameters: *const c_void) -> *const u64 {
+    parameters.cast::<u8>().wrapping_add(112).cast()
+}
+
+/// `CU_GRAPH_NODE_TYPE_GRAPH`, `CU_GRAPH_NODE_TYPE_MEM_ALLOC` and `CU_GRAPH_NODE_TYPE_MEM_FREE`.
 const CHILD_GRAPH: i32 = 4;
 const ALLOCATION: i32 = 10;
+const FREE: i32 = 11;
 /// `CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE`: only such a child may allocate.
 const MOVED: i32 = 1;
 
@@ -243,7 +249,12 @@ fn added(vendor: Vendor, real: impl Fn() -> i32, graph: Opaque, parameters: *con
     let (kind, rest) =
         unsafe { (parameters.cast::<i32>().read_unaligned(), parameters.cast::<u8>().add(16)) };
     match kind {
-        ALLOCATION => node(vendor, real, graph, home_of(rest.cast()), size_of_node(rest.cast())),
+        ALLOCATION => {
+            let rest = rest.cast();
+            node(vendor, real, graph, home_of(rest), size_of_node(rest), address_of_node(rest))
+        }
+        // SAFETY: as above; an address.
+        FREE => free_node(vendor, real, graph, unsafe { rest.cast::<u64>().read_unaligned() }),
         CHILD_GRAPH => {
             // SAFETY: as above; {graph, ownership}.
             let (moved, ownership) = unsafe {
@@ -322,6 +333,8 @@ hooks! {
     close cuStreamBeginCapture_v2_ptsz(stream: Opaque, mode: i32) => own(stream);
     close cuStreamBeginCaptureToGraph(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => stream;
     close cuStreamBeginCaptureToGraph_ptsz(stream: Opaque, graph: Opaque, nodes: *const Opaque, edges: *const c_void, count: usize, mode: i32) => own(stream);
+    recapture cuStreamBeginRecaptureToGraph(stream: Opaque, mode: i32, graph: Opaque, differs: *const c_void, data: Opaque) => stream, graph;
+    recapture cuStreamBeginRecaptureToGraph_ptsz(stream: Opaque, mode: i32, graph: Opaque, differs: *const c_void, data: Opaque) => own(stream), graph;
     launch cuLaunch(function: Opaque) => LEGACY;
     launch cuLaunchGrid(function: Opaque, width: i32, height: i32) => LEGACY;
     launch cuLaunchGridAsync(function: Opaque, width: i32, height: i32, stream: Opaque) => stream;
@@ -336,9 +349,11 @@ hooks! {
     run cuGraphLaunch_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
     upload cuGraphUpload(exec: Opaque, stream: Opaque) => exec, stream;
     upload cuGraphUpload_ptsz(exec: Opaque, stream: Opaque) => exec, own(stream);
-    node cuGraphAddMemAllocNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, home_of(parameters), size_of_node(parameters);
+    node cuGraphAddMemAllocNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, home_of(parameters), size_of_node(parameters), address_of_node(parameters);
+    free_node cuGraphAddMemFreeNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, address: u64) => graph, address;
     added cuGraphAddNode(made: *mut Opaque, graph: Opaque, before: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
     added cuGraphAddNode_v2(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
+    added cuGraphAddNode_v3(made: *mut Opaque, graph: Opaque, before: *const c_void, edges: *const c_void, count: usize, parameters: *const c_void) => graph, parameters;
     ready cuGraphInstantiate(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
     ready cuGraphInstantiate_v2(exec: *mut Opaque, graph: Opaque, bad: *mut Opaque, text: Opaque, room: usize) => graph, exec;
     ready cuGraphInstantiateWithFlags(exec: *mut Opaque, graph: Opaque, flags: u64) => graph, exec;
