@@ -1,6 +1,7 @@
 //! `vnpu`: shares of accelerators on one machine, without Kubernetes. `vnpu run` holds any program to a share of one
 //! chip's memory and compute, with the same regions and the same interposer as in a cluster.
 
+mod audit;
 mod base;
 mod child;
 mod choose;

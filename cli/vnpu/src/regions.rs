@@ -35,6 +35,7 @@ pub(crate) struct Note {
 #[derive(Debug)]
 pub(crate) struct RunRegions {
     base: Base,
+    claim: ClaimUid,
     dir: PathBuf,
     lock: File,
 }
@@ -50,9 +51,9 @@ impl RunRegions {
         let claim = ClaimUid::new(uuid::Uuid::new_v4().to_string())
             .map_err(|_| RunError::Internal("a random UUID is no claim UID"))?;
         let dir = base.dir().join(format!("{PREFIX}{claim}"));
-        let shares = ClaimShares { claim, chips: vec![share] };
+        let shares = ClaimShares { claim: claim.clone(), chips: vec![share] };
         match Self::make(base, &dir, &shares, note) {
-            Ok(lock) => Ok(Self { base: base.clone(), dir, lock }),
+            Ok(lock) => Ok(Self { base: base.clone(), claim, dir, lock }),
             Err(error) => {
                 // Its lock is gone: to be removed like any other that is over.
                 sweep(base, &turn);
@@ -91,6 +92,16 @@ impl RunRegions {
         }
     }
 
+    /// The claim that stands for this run.
+    pub(crate) fn claim(&self) -> &ClaimUid {
+        &self.claim
+    }
+
+    /// The file whose descriptor the program inherits.
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.dir.join(LOCK)
+    }
+
     /// The directory for the interposer.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -103,7 +114,7 @@ impl RunRegions {
 
     /// Removes the regions unless processes of the run are left; then a later run does.
     pub(crate) fn remove(self) {
-        let Self { base, dir: _, lock } = self;
+        let Self { base, claim: _, dir: _, lock } = self;
         drop(lock);
         if let Ok(turn) = base.turn() {
             sweep(&base, &turn);

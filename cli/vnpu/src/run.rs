@@ -11,6 +11,7 @@ use vnpu_driver::hardware::Health;
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_driver::share::ComputeMode;
 
+use crate::audit::Audit;
 use crate::base::Base;
 use crate::child::Chore;
 use crate::error::RunError;
@@ -110,6 +111,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
         eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
     }
     let regions = RunRegions::create(&base, chip, &wish, &note)?;
+    let claim = regions.claim().clone();
+    Audit { chip: chip.clone(), base, claim, lock: regions.lock_path(), backend }.start();
     let tend = || regions.tend();
     let chore = Chore { every: TENDING, work: &tend };
     let result =

@@ -247,3 +247,30 @@ fn wrong_wishes_are_answered_with_what_to_do() {
         .unwrap();
     assert!(text(&none).contains("/nonexistent/libvnpu.so is not there"), "{}", text(&none));
 }
+
+/// Whoever throws our library out is not held, but found: by the lock that all of a run inherit.
+#[test]
+fn a_process_that_goes_around_the_quota_is_told() {
+    let machine = Machine::start();
+    let chip = machine.chips().remove(1);
+    let mut child = machine
+        .vnpu(&["--memory", "2Gi", "--device", &chip])
+        // A failure ends, too.
+        .args(["timeout", "60", "env", "-u", "LD_PRELOAD"])
+        .arg(bin("acl-demo"))
+        .args(["hold", "--device", "1", "--bytes", "3Gi"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let told = lines.find_map(|line| line.ok().filter(|line| line.contains("outside its quota"))).unwrap();
+    assert!(told.contains("has 3221225472 bytes of the chip"), "{told}");
+    let pid: i32 =
+        told.split_whitespace().skip_while(|word| *word != "process").nth(1).unwrap().parse().unwrap();
+    // SAFETY: a signal to the program that the test started.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    assert!(child.wait().unwrap().code().is_some());
+    assert_eq!(machine.left_over(), 0);
+}
