@@ -85,17 +85,21 @@ fn run(discipline: Discipline, tenants: &[Tenant]) {
         node.claim(n, vec![chip(tenant.cores)]);
     }
     let (all, stolen) = jiffies();
+    let begun = Instant::now();
     let mut children: Vec<_> =
         (1..).zip(tenants).map(|(n, tenant)| busy(&machine, &node, Some(n), tenant.micros)).collect();
     let got: Vec<Vec<f64>> = children.iter_mut().map(|(child, _)| shares(child)).collect();
     let (all, stolen) = (jiffies().0 - all, jiffies().1 - stolen);
+    let elapsed = begun.elapsed().as_secs_f64();
     let sum: f64 = got.iter().map(|shares| mean(shares)).sum();
-    for (tenant, shares) in tenants.iter().zip(&got) {
+    for (n, (tenant, shares)) in (1..).zip(tenants.iter().zip(&got)) {
+        // The first second and its burst are in it.
+        let charged = node.agent.usage(&uid(n)).unwrap().chips[0].compute.busy.as_secs_f64();
         let asked = f64::from(tenant.cores);
         let worst = shares.iter().map(|share| (share - asked).abs()).fold(0.0, f64::max);
         println!(
             "  {:<8} {:>5} % asked, kernels of {:>5} us: {:>5.1} % of the chip's time ({:+.1}), worst second {:>4.1} off, \
-             {:>5.1} % of what all had; host took {:.1} %",
+             {:>5.1} % of what all had, {:>5.1} % by the device's clock; host took {:.1} %",
             format!("{discipline:?}"),
             tenant.cores,
             tenant.micros,
@@ -103,6 +107,7 @@ fn run(discipline: Discipline, tenants: &[Tenant]) {
             mean(shares) - asked,
             worst,
             mean(shares) / sum * 100.0,
+            charged / elapsed * 100.0,
             stolen as f64 / all as f64 * 100.0
         );
     }
