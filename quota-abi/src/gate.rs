@@ -180,6 +180,9 @@ impl Gate {
         }
         self.since = 0;
         self.graph &= self.under_way > 0;
+        // An interval that cannot be opened now is opened by the next mark; nobody waits for that.
+        self.gap |= self.opens;
+        self.opens = false;
     }
 
     /// Whether the oldest unfinished mark only opens an interval.
@@ -217,8 +220,9 @@ impl Gate {
             newest.launches = newest.launches.saturating_add(mark.launches);
             newest.graph |= mark.graph;
         }
-        // The gap opens the next interval too.
-        (self.opens, self.gap) = (false, true);
+        // What opens an interval is not in one: the next mark does it.
+        self.gap |= self.opens;
+        self.opens = false;
         false
     }
 
@@ -228,6 +232,7 @@ impl Gate {
             lease::release(word, held);
         }
         (self.in_flight, self.since, self.queued, self.under_way) = (0, 0, 0, 0);
+        self.wishes = Wishes::new();
         (self.closing, self.forced, self.opens, self.wanting, self.graph) =
             (false, false, false, false, false);
     }
@@ -305,6 +310,7 @@ impl Gate {
         self.wishes.granted(load);
         self.forced_admits += 1;
         if self.held.is_some() {
+            self.graph |= load == Load::Graph;
             return Answer::Go(1);
         }
         self.forced = true;
@@ -322,7 +328,7 @@ impl Gate {
         let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
         let most = if self.wanting {
             // Who waits saves up for as long as he does.
-            let waited = now.saturating_sub(self.wishes.since().unwrap_or(now));
+            let waited = now.saturating_sub(self.wishes.since(now).unwrap_or(now));
             burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))
         } else {
             burst
@@ -388,7 +394,7 @@ impl Gate {
             Tended::Holds { held, .. } => held,
             Tended::Free => {
                 // A thread that waits goes on saving up.
-                self.wanting = self.wishes.since().is_some();
+                self.wanting = self.wishes.since(now).is_some();
                 return Answer::Rest;
             }
         };

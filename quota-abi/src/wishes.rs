@@ -11,6 +11,17 @@ struct Wish {
     asked: u64,
 }
 
+impl Wish {
+    /// Since when it waits; `None` when whoever had it has ended, or gone another way.
+    fn since_at(self, now: u64) -> Option<u64> {
+        self.since.filter(|_| now.saturating_sub(self.asked) < GONE)
+    }
+}
+
+/// Who waits and has not asked for so long does not wait any more: a thread looks every few milliseconds, if the system
+/// lets it.
+const GONE: u64 = 1_000_000_000;
+
 /// The wishes of a process's threads, by what they want to launch.
 #[derive(Debug)]
 pub(crate) struct Wishes {
@@ -39,13 +50,14 @@ impl Wishes {
     /// Somebody has to wait with this; since when somebody does.
     pub(crate) fn denied(&mut self, load: Load, now: u64) -> u64 {
         let wish = self.own(load);
-        wish.asked = now;
-        *wish.since.get_or_insert(now)
+        let since = wish.since_at(now).unwrap_or(now);
+        *wish = Wish { since: Some(since), asked: now };
+        since
     }
 
     /// Since when somebody waits with anything.
-    pub(crate) fn since(&self) -> Option<u64> {
-        self.kernels.since.into_iter().chain(self.graphs.since).min()
+    pub(crate) fn since(&self, now: u64) -> Option<u64> {
+        self.kernels.since_at(now).into_iter().chain(self.graphs.since_at(now)).min()
     }
 
     /// Whether a wish of the other kind has waited for longer, and for long enough.

@@ -65,13 +65,10 @@ impl Events {
         each!(self, events => events.destroy(event));
     }
 
-    /// The stream to put an event into that is to be behind what the program has launched on `stream`, whatever thread
-    /// does so.
-    pub(crate) fn markable(&self, stream: *mut c_void) -> *mut c_void {
-        match self {
-            Self::Ascend(_) => stream,
-            Self::Cuda(_) => cuda::markable(stream),
-        }
+    /// The stream in which an event is behind what all threads have launched on streams of their own. It is a barrier for
+    /// streams of the ordinary kind, so it is used only where no other will do.
+    pub(crate) fn behind_all_threads(&self) -> *mut c_void {
+        cuda::LEGACY as *mut c_void
     }
 
     /// The context of `stream`, as [`Event::home`] says it.

@@ -22,6 +22,7 @@ use vnpu_quota_abi::table::{GraphTickets, Ticket, Vendor, Verdict};
 use crate::bounded;
 use crate::pointers::{Plain, Pointers};
 use crate::process::Process;
+use crate::streams::PER_THREAD;
 
 /// What the nodes of a graph ask for on one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ struct Need {
     now: u64,
     /// The most that it was as nodes were added.
     peak: u64,
-    /// The [`Kept::age`] in which it was last launched; 0 for never.
+    /// What [`Kept::released`] was when it was last launched; 0 for never.
     launched: u64,
 }
 
@@ -69,25 +70,32 @@ struct Kept {
     /// Most of it that graphs have which were launched one after the other in this stream, and free what they allocate.
     shared: u64,
     stream: u64,
-    /// Counts the times that the driver gave memory back, which the next launches may take anew.
-    age: u64,
+    /// Bytes that the driver has given back so far, and one: the next launches may take as much anew.
+    released: u64,
 }
 
 impl Kept {
     const fn none() -> Self {
-        Self { bytes: 0, part: None, shared: 0, stream: 0, age: 1 }
+        Self { bytes: 0, part: None, shared: 0, stream: 0, released: 1 }
     }
 
-    /// A graph was launched.
-    fn launched(&mut self, need: Need, stream: u64) {
+    /// A graph was launched, which took memory `anew` or has it still.
+    fn launched(&mut self, need: Need, stream: u64, anew: bool) {
         let own = if need.now == 0 { need.bytes() } else { 0 };
-        self.shared = if self.stream == stream { self.shared.max(own) } else { own };
-        self.stream = stream;
+        let before = if self.is_the_last(stream) { self.shared } else { 0 };
+        // What stays in use when a graph has run is in the place of those before it.
+        let before = if need.now == 0 || !anew { before } else { before.saturating_sub(need.bytes()) };
+        (self.shared, self.stream) = (before.max(own), stream);
     }
 
     /// What the next launch in a stream can have of it.
     fn shared_in(&self, stream: u64) -> u64 {
-        if self.stream == stream { self.shared.min(self.bytes) } else { 0 }
+        if self.is_the_last(stream) { self.shared.min(self.bytes) } else { 0 }
+    }
+
+    /// Whether the last graph went into this stream, too. The per-thread stream is another one in every thread.
+    const fn is_the_last(&self, stream: u64) -> bool {
+        self.stream == stream && stream != PER_THREAD as u64
     }
 }
 
@@ -132,8 +140,14 @@ impl Graphs {
         bounded::lock(self.kept.get(usize::try_from(device).ok()?)?)
     }
 
-    fn age(&self, device: i32) -> Option<u64> {
-        self.kept(device).map(|kept| kept.age)
+    /// What a launch may take anew: all when it is the first one, else no more than the driver has given back since.
+    fn wanted(&self, device: i32, need: Need) -> u64 {
+        let since = |kept: MutexGuard<'_, Kept>| kept.released.saturating_sub(need.launched);
+        if need.launched == 0 {
+            need.bytes()
+        } else {
+            need.bytes().min(self.kept(device).map_or(u64::MAX, since))
+        }
     }
 
     /// More that a graph asks for.
@@ -252,11 +266,12 @@ impl Process {
         let mut verdict = Verdict::Granted;
         for device in self.graphs.devices() {
             let Some(need) = self.graphs.ready.get(key(exec, device)) else { continue };
-            if self.graphs.age(device) == Some(need.launched) {
+            let wanted = self.graphs.wanted(device, need);
+            if wanted == 0 {
                 continue;
             }
             let Some(ticket) = free.next() else { break };
-            if self.take_for_graph(device, need.bytes(), stream as u64, ticket) == Verdict::Denied {
+            if self.take_for_graph(device, wanted, stream as u64, ticket) == Verdict::Denied {
                 verdict = Verdict::Denied;
                 break;
             }
@@ -304,8 +319,8 @@ impl Process {
                 && let Some(need) = self.graphs.ready.get(key)
                 && let Some(mut kept) = self.graphs.kept(device)
             {
-                kept.launched(need, stream);
-                let _ = self.graphs.ready.insert(key, Need { launched: kept.age, ..need });
+                kept.launched(need, stream, ticket.is_some());
+                let _ = self.graphs.ready.insert(key, Need { launched: kept.released, ..need });
             }
         }
     }
@@ -344,10 +359,10 @@ impl Process {
         ledger::charge(cell, grown.saturating_sub(granted));
         ledger::abandon(cell, granted.saturating_sub(grown));
         ledger::release(cell, kept.bytes.saturating_sub(reserved));
-        let less = reserved < kept.bytes;
-        kept.age += u64::from(less);
+        let less = kept.bytes.saturating_sub(reserved);
+        kept.released = kept.released.saturating_add(less);
         (kept.bytes, kept.part) = (reserved, Some(part));
-        less
+        less != 0
     }
 
     fn abandon(&self, ticket: &Ticket) {

@@ -299,13 +299,15 @@ impl Lane {
         }
         lane.measure.forget(site, events);
         if site.is_none() || self.site() == site {
-            self.site.store(NOWHERE, Ordering::Relaxed);
+            // Another one that the helper thread can be in, while there is something of it.
+            let other = lane.measure.home().filter(|_| site.is_some());
+            self.site.store(other.unwrap_or(NOWHERE), Ordering::Relaxed);
         }
         if site.is_none() {
             self.streams.take().for_each(drop);
         }
-        // Launches of other contexts that are under way hold the lease.
-        if site.is_none() || lane.measure.is_empty() && lane.granted == 0 {
+        // Launches of other contexts that are under way hold the lease, for as long as somebody looks after it.
+        if self.site().is_none() || lane.measure.is_empty() && lane.granted == 0 {
             lane.gate.abandon(&self.chip.now());
             self.wake();
         }
@@ -486,7 +488,7 @@ impl Inner {
                 if self.gate.marked(clock::now()) {
                     self.measure.push(recorded);
                 } else {
-                    self.measure.keep(recorded);
+                    self.measure.append(recorded);
                 }
             }
             // Without an event nothing can be measured: what was launched is not charged. Compute fails open.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::events::{Event, Events, Site};
-use crate::streams::Streams;
+use crate::streams::{Noted, Streams};
 
 /// The marks of a lane.
 pub(crate) struct Measure {
@@ -38,10 +38,17 @@ impl Measure {
     /// Puts an event behind what is in each stream that was in use.
     pub(crate) fn record(&mut self, streams: &Streams, events: &Events) -> Recorded {
         let (mut recorded, mut lost) = (Vec::new(), false);
-        let noted = streams.take().map(|stream| events.markable(stream));
-        // An event on a stream in capture would become a part of the program's graph, and never be reached by itself.
-        // What ran there before is behind the mark that the beginning of the capture made.
-        for stream in noted.filter(|stream| !events.is_capturing(*stream)) {
+        for Noted { stream, is_others } in streams.take() {
+            // Not of this thread: behind what every thread has launched on its own.
+            let marked = if is_others { events.behind_all_threads() } else { stream };
+            // An event on a stream in capture would become a part of the program's graph, and never be reached by itself.
+            // What ran there before is behind the mark that the beginning of the capture made.
+            if events.is_capturing(marked) {
+                // That of all threads is hidden by a capture of any stream.
+                lost |= is_others;
+                continue;
+            }
+            let stream = marked;
             let home = events.home(stream);
             let spare = self.spare.iter().position(|event| event.home == home);
             let event = spare.map(|place| self.spare.swap_remove(place));
@@ -68,9 +75,18 @@ impl Measure {
         self.marks.push_back(mark);
     }
 
-    /// Events that are not needed.
-    pub(crate) fn keep(&mut self, mut events: Vec<Event>) {
-        self.spare.append(&mut events);
+    /// Adds to the youngest mark, where there are as many as there may be.
+    pub(crate) fn append(&mut self, mut more: Vec<Event>) {
+        match self.marks.back_mut() {
+            Some(youngest) => youngest.append(&mut more),
+            None => self.spare.append(&mut more),
+        }
+    }
+
+    /// A context in which something is not finished, or was measured last.
+    pub(crate) fn home(&self) -> Option<usize> {
+        let mut all = self.marks.iter().flatten().chain(&self.last);
+        all.find(|event| event.home != 0).map(|event| event.home)
     }
 
     /// Takes the oldest mark, if the chip has come to it: nanoseconds of device time since the one before. `opens` says

@@ -6,18 +6,50 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A process uses a few: compute, copies, communication. Of more, the last ones' tails are not measured.
 const MOST: usize = 64;
 
+/// `CU_STREAM_PER_THREAD`: another stream in every thread. No stream is at such an address.
+pub(crate) const PER_THREAD: usize = 2;
+
+/// More threads than one.
+const SEVERAL: usize = usize::MAX;
+
 /// Streams by their address plus one: the default stream is null.
-pub(crate) struct Streams([AtomicUsize; MOST]);
+pub(crate) struct Streams {
+    noted: [AtomicUsize; MOST],
+    /// Whose the noted per-thread stream is.
+    own: AtomicUsize,
+}
+
+/// A stream that was noted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Noted {
+    pub(crate) stream: *mut c_void,
+    /// Whether it is a per-thread stream of other threads than the calling one.
+    pub(crate) is_others: bool,
+}
+
+/// A number that no other thread has.
+fn thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place) as usize)
+}
 
 impl Streams {
     pub(crate) const fn new() -> Self {
-        Self([const { AtomicUsize::new(0) }; MOST])
+        Self { noted: [const { AtomicUsize::new(0) }; MOST], own: AtomicUsize::new(0) }
     }
 
     /// Notes a stream. One of the first that are noted costs a comparison or two.
     pub(crate) fn note(&self, stream: *mut c_void) {
+        if stream as usize == PER_THREAD {
+            let (own, before) = (thread(), self.own.load(Ordering::Relaxed));
+            let is_own = before == own
+                || self.own.compare_exchange(0, own, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            if !is_own {
+                self.own.store(SEVERAL, Ordering::Release);
+            }
+        }
         let key = (stream as usize).wrapping_add(1);
-        for place in &self.0 {
+        for place in &self.noted {
             let mut found = place.load(Ordering::Relaxed);
             if found == 0 {
                 match place.compare_exchange(0, key, Ordering::AcqRel, Ordering::Relaxed) {
@@ -33,20 +65,26 @@ impl Streams {
 
     /// Whether any that is noted is such a one.
     pub(crate) fn any(&self, is: impl Fn(*mut c_void) -> bool) -> bool {
-        let noted = self.0.iter().map(|place| place.load(Ordering::Relaxed)).filter(|key| *key != 0);
+        let noted = self.noted.iter().map(|place| place.load(Ordering::Relaxed)).filter(|key| *key != 0);
         noted.map(|key| key.wrapping_sub(1) as *mut c_void).any(is)
     }
 
     /// Whether none is noted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|place| place.load(Ordering::Relaxed) == 0)
+        self.noted.iter().all(|place| place.load(Ordering::Relaxed) == 0)
     }
 
     /// Takes all that are noted.
-    pub(crate) fn take(&self) -> impl Iterator<Item = *mut c_void> {
-        self.0.iter().filter_map(|place| {
+    pub(crate) fn take(&self) -> impl Iterator<Item = Noted> {
+        self.noted.iter().filter_map(|place| {
             let key = place.swap(0, Ordering::AcqRel);
-            (key != 0).then(|| key.wrapping_sub(1) as *mut c_void)
+            (key != 0).then(|| self.taken(key.wrapping_sub(1)))
         })
+    }
+
+    fn taken(&self, stream: usize) -> Noted {
+        // Whoever notes it between the two is another thread's at worst: that costs a barrier, and loses nothing.
+        let is_others = stream == PER_THREAD && self.own.swap(0, Ordering::AcqRel) != thread();
+        Noted { stream: stream as *mut c_void, is_others }
     }
 }

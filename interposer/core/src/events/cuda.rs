@@ -6,6 +6,7 @@ use vnpu_quota_abi::table::FrontTable;
 
 use super::{Event, Site};
 use crate::chips::resolve;
+use crate::streams::PER_THREAD;
 
 type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> i32;
 type Destroy = unsafe extern "C" fn(*mut c_void) -> i32;
@@ -39,20 +40,13 @@ pub(crate) struct Events {
 
 /// `CU_EVENT_DEFAULT`: with a time stamp.
 const TIMED: u32 = 0;
-/// `CU_STREAM_LEGACY`.
-const LEGACY: usize = 1;
-/// `CU_STREAM_PER_THREAD`.
-const PER_THREAD: usize = 2;
+/// `CU_STREAM_LEGACY`: waits for all per-thread streams of the context, and they for it (CUDA runtime API, "Stream
+/// synchronization behavior").
+pub(super) const LEGACY: usize = 1;
 /// Handles up to this one name the default streams of whatever context is current.
 const LAST_DEFAULT: usize = PER_THREAD;
 /// `CUDA_ERROR_NOT_READY`.
 const NOT_READY: i32 = 600;
-
-/// A thread's default stream has the same name in every thread. The legacy one waits for all of them (CUDA runtime API,
-/// "Stream synchronization behavior").
-pub(super) fn markable(stream: *mut c_void) -> *mut c_void {
-    if stream as usize == PER_THREAD { LEGACY as *mut c_void } else { stream }
-}
 
 impl Events {
     pub(super) fn find(front: &FrontTable) -> Option<Self> {

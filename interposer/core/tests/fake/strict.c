@@ -407,6 +407,19 @@ static void own(void) {
     }
 }
 
+/* The same while another stream of the same thread is in capture, which hides the legacy stream. */
+static void beside(void) {
+    P one = stream(), graph = NULL;
+    for (int round = 0; round < 30; round++) {
+        pass(2000000);
+        failed |= CALL(cuStreamBeginCapture_v2, (P, int), one, 0);
+        failed |= CALL(cuLaunchKernel_ptsz, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)10000000, 1, 1, 1, 1, 1, 1,
+                       0, NULL, NULL, NULL);
+        failed |= CALL(cuStreamSynchronize_ptsz, (P), NULL);
+        failed |= CALL(cuStreamEndCapture, (P, P *), one, &graph);
+    }
+}
+
 /* A thread with graphs beside one with kernels: neither leaves room in the queue for the other. */
 static int kernels_made, graphs_made;
 static U64 until;
@@ -478,7 +491,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"own", own}, {"both", both}, {"hidden", hidden}, {"steps", steps}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"own", own}, {"beside", beside}, {"both", both}, {"hidden", hidden}, {"steps", steps}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
