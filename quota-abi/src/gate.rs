@@ -326,7 +326,7 @@ impl Gate {
         own.last_active_tick.store(tick(now), Ordering::Relaxed);
         bucket::reprice(&own.tat, clock(now), terms.share_milli.max(1));
         let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
-        let most = if self.wanting {
+        let most = if self.wanting && (self.held.is_some() || self.wishes.since(now).is_some()) {
             // Who waits saves up for as long as he does.
             let waited = now.saturating_sub(self.wishes.since(now).unwrap_or(now));
             burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))

@@ -20,7 +20,7 @@ impl Wish {
 
 /// Who waits and has not asked for so long does not wait any more: a thread looks every few milliseconds, if the system
 /// lets it.
-const GONE: u64 = 1_000_000_000;
+const GONE: u64 = 4_000_000_000;
 
 /// The wishes of a process's threads, by what they want to launch.
 #[derive(Debug)]

@@ -313,13 +313,16 @@ impl Process {
     pub(crate) fn graph_settle(&self, exec: u64, stream: u64, tickets: &GraphTickets, ok: bool) {
         for device in self.graphs.devices() {
             let ticket = tickets.each.iter().find(|ticket| ticket.bytes != 0 && ticket.key == device as u64);
-            self.follow(device, ticket);
             let key = key(exec, device);
+            let need = self.graphs.ready.get(key);
+            // Also where all of it was paid by what is kept.
+            let anew = need.is_some_and(|need| self.graphs.wanted(device, need) > 0);
+            self.follow(device, ticket);
             if ok
-                && let Some(need) = self.graphs.ready.get(key)
+                && let Some(need) = need
                 && let Some(mut kept) = self.graphs.kept(device)
             {
-                kept.launched(need, stream, ticket.is_some());
+                kept.launched(need, stream, anew);
                 let _ = self.graphs.ready.insert(key, Need { launched: kept.released, ..need });
             }
         }

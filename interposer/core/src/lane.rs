@@ -308,6 +308,7 @@ impl Lane {
         }
         // Launches of other contexts that are under way hold the lease, for as long as somebody looks after it.
         if self.site().is_none() || lane.measure.is_empty() && lane.granted == 0 {
+            lane.measure.forget_marks();
             lane.gate.abandon(&self.chip.now());
             self.wake();
         }

@@ -145,6 +145,11 @@ impl Measure {
         self.marks.pop_front();
     }
 
+    /// Forgets what is not finished.
+    pub(crate) fn forget_marks(&mut self) {
+        self.spare.extend(self.marks.drain(..).flatten());
+    }
+
     /// Forgets the events of a context that goes, or all.
     pub(crate) fn forget(&mut self, site: Option<Site>, events: &Events) {
         let goes = |event: &mut Event| site.is_none_or(|Site(site)| event.home == site);

@@ -27,10 +27,12 @@ pub(crate) struct Noted {
     pub(crate) is_others: bool,
 }
 
-/// A number that no other thread has.
+/// A number that no other thread has or ever had.
 fn thread() -> usize {
-    thread_local!(static PLACE: u8 = const { 0 });
-    PLACE.with(|place| std::ptr::from_ref(place) as usize)
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    // Without a destructor it can be asked for to the thread's end.
+    NUMBER.try_with(|number| *number).unwrap_or(SEVERAL)
 }
 
 impl Streams {

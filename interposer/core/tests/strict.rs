@@ -148,6 +148,13 @@ fn work_in_a_threads_own_default_stream_is_charged() {
     assert!((0.9..1.2).contains(&charged), "{charged}");
 }
 
+/// Also of threads that have ended, in whose place the next one is.
+#[test]
+fn work_of_threads_that_have_ended_is_charged() {
+    let charged = charged("jobs");
+    assert!((0.9..1.2).contains(&charged), "{charged}");
+}
+
 /// A capture hides the stream that waits for all threads' own: what cannot be marked then passes, and nobody waits for it.
 #[test]
 fn a_capture_beside_a_threads_own_default_stream_holds_nobody_up() {

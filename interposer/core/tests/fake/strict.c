@@ -186,7 +186,7 @@ int cuStreamEndCapture(P stream, P *graph) {
 int cuStreamSynchronize(P stream) {
     LOCKED;
     struct thing *asked = checked(stream, STREAM, __func__);
-    U64 until = asked == NULL ? 0 : asked->at;
+    U64 until = asked == NULL ? 0 : asked == &defaults ? free_at : asked->at;
     pthread_mutex_unlock(&lock);
     while (now() < until) pass(until - now());
     return 0;
@@ -420,6 +420,24 @@ static void beside(void) {
     }
 }
 
+/* A thread for each kernel, which ends before the kernel does; the next one may be where it was. */
+static void *job(void *context) {
+    CALL(cuCtxSetCurrent, (P), context);
+    failed |= CALL(cuLaunchKernel_ptsz, (P, U32, U32, U32, U32, U32, U32, U32, P, P *, P *), (P)5000000, 1, 1, 1, 1, 1, 1, 0,
+                   NULL, NULL, NULL);
+    return NULL;
+}
+static void jobs(void) {
+    P context = NULL;
+    CALL(cuCtxGetCurrent, (P *), &context);
+    for (int round = 0; round < 100; round++) {
+        pthread_t one;
+        pthread_create(&one, NULL, job, context);
+        pthread_join(one, NULL);
+    }
+    wait_for(NULL);
+}
+
 /* A thread with graphs beside one with kernels: neither leaves room in the queue for the other. */
 static int kernels_made, graphs_made;
 static U64 until;
@@ -491,7 +509,7 @@ int main(int count, char **arguments) {
     CALL(cuDevicePrimaryCtxRetain, (P *, int), &context, 0);
     CALL(cuCtxSetCurrent, (P), context);
     static const struct { const char *name; void (*run)(void); } all[] = {
-        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"own", own}, {"beside", beside}, {"both", both}, {"hidden", hidden}, {"steps", steps}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
+        {"streams", streams}, {"contexts", contexts}, {"mixed", mixed}, {"captures", captures}, {"holders", holders}, {"slow", slow}, {"threads", threads}, {"own", own}, {"jobs", jobs}, {"beside", beside}, {"both", both}, {"hidden", hidden}, {"steps", steps}, {"graphs", graphs}, {"hang", hang}, {"paced", paced},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, arguments[1])) continue;
