@@ -86,6 +86,42 @@ fn operations() {
     );
 }
 
+/// The same on CUDA: plain memory, and memory in stream order.
+fn gpu_operations() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/cheap.c");
+    for (out, options) in [
+        ("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1"] as &[&str]),
+        ("client", &["-DCLIENT", "-ldl"]),
+    ] {
+        let mut cc = support::arch::compiler();
+        cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
+        assert!(cc.status().unwrap().success());
+    }
+    let node = Node::empty();
+    node.claim(1, vec![support::gpu_share([7; 16], GIB)]);
+    for way in ["alloc", "async"] {
+        let bench = |preload: bool| -> f64 {
+            let library = support::libraries().join("libvnpu.so");
+            let mut command = support::arch::program(&dir.path().join("client"), &library, dir.path());
+            command.args([way, "300000"]).env("VNPU_REGION_DIR", node.dir.path());
+            if !preload {
+                command.env_remove("LD_PRELOAD");
+            }
+            let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            text.strip_prefix("0 ").unwrap().trim().parse().unwrap()
+        };
+        let mut rounds: Vec<(f64, f64)> = (0..5).map(|_| (bench(false), bench(true))).collect();
+        rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let (without, with) = rounds[2];
+        println!(
+            "one allocation on CUDA ({way}) and its free, driver that does nothing (nanoseconds, median of 5)\n  without \
+             {without:.1}  with {with:.1}  added {:.1}   (to reach: 2000 for both)",
+            with - without
+        );
+    }
+}
+
 fn launches() {
     let node = Node::empty();
     let mut whole = support::share(0, GIB);
@@ -217,6 +253,7 @@ fn main() {
     }
     if runs("operations") {
         operations();
+        gpu_operations();
     }
     if runs("launches") {
         launches();
