@@ -12,6 +12,7 @@ use crate::device::{ChipTable, DeviceEntry};
 use crate::lease::{self, Held, nanoseconds, tick, ticks_until};
 use crate::line::{Line, Mode, Terms, clock, may_run};
 use crate::mark::{Mark as Step, reached};
+use crate::marks::{self, Mark, Marks};
 use crate::sync::{AtomicU64, Ordering};
 pub use crate::table::LoadKind as Load;
 pub use crate::tuning::Tuning;
@@ -45,19 +46,6 @@ enum Tended {
     Free,
 }
 
-/// A mark on its way through the stream.
-#[derive(Debug, Clone, Copy, Default)]
-struct Mark {
-    launches: u32,
-    /// One of them is a graph.
-    graph: bool,
-    /// Only the beginning of an interval: what came before it is not this process's time.
-    opens: bool,
-}
-
-/// Marks in flight; with two grants of half a lease there are three.
-const MARKS: usize = 8;
-
 /// The state of one process for one claim on one chip.
 #[derive(Debug)]
 pub struct Gate {
@@ -68,8 +56,7 @@ pub struct Gate {
     opens: bool,
     /// A mark is missing: where the next one's interval began is not known.
     gap: bool,
-    marks: [Mark; MARKS],
-    in_flight: usize,
+    marks: Marks,
     /// A graph is allowed that no mark is behind.
     graph: bool,
     /// Measured device time of one graph, smoothed; 0 while unknown.
@@ -80,8 +67,6 @@ pub struct Gate {
     under_way: u32,
     /// Since when there are some without a change of their number.
     under_way_since: u64,
-    /// Launches behind unfinished marks.
-    queued: u32,
     /// Measured device time of one launch, smoothed; 0 while unknown.
     launch_ns: u64,
     /// The longest of late: it fades by an eighth with each mark.
@@ -116,14 +101,12 @@ impl Gate {
             closing: false,
             opens: false,
             gap: false,
-            marks: [Mark { launches: 0, graph: false, opens: false }; MARKS],
-            in_flight: 0,
+            marks: Marks::new(),
             graph: false,
             graph_ns: 0,
             since: 0,
             under_way: 0,
             under_way_since: 0,
-            queued: 0,
             launch_ns: 0,
             longest_launch_ns: 0,
             last_work: 0,
@@ -174,9 +157,8 @@ impl Gate {
 
     /// Notes that what was launched since the last mark was before it: nothing is left to mark.
     pub fn covered(&mut self) {
-        if let Some(newest) = self.in_flight.checked_sub(1).and_then(|newest| self.marks.get_mut(newest)) {
+        if let Some(newest) = self.marks.newest_mut() {
             newest.launches = newest.launches.saturating_add(self.since);
-            self.queued = self.queued.saturating_add(self.since);
         }
         self.since = 0;
         self.graph &= self.under_way > 0;
@@ -187,13 +169,13 @@ impl Gate {
 
     /// Whether the oldest unfinished mark only opens an interval.
     pub fn opens(&self) -> bool {
-        self.in_flight > 0 && self.marks.first().is_some_and(|mark| mark.opens)
+        self.marks.oldest().is_some_and(|mark| mark.opens)
     }
 
     /// Since when the oldest unfinished mark's launches have been running, as far as is known; `None` when nothing is
     /// unfinished, or when what it ends is not this process's time.
     pub fn running_since(&self) -> Option<u64> {
-        (self.in_flight > 0 && !self.opens()).then_some(self.running_since)
+        self.marks.oldest().filter(|mark| !mark.opens).map(|_| self.running_since)
     }
 
     /// Notes that the event that [`Answer::Mark`] asked for is recorded. Returns whether it is wanted: with too many
@@ -203,20 +185,17 @@ impl Gate {
         let graph = self.graph && self.under_way == 0;
         self.graph &= !graph;
         let mark = Mark { launches: self.since, graph, opens: self.opens || self.gap };
-        if self.in_flight == 0 {
+        if self.marks.count() == 0 {
             self.running_since = now;
         }
-        self.queued = self.queued.saturating_add(self.since);
         self.since = 0;
         self.last_work = now;
-        if let Some(place) = self.marks.get_mut(self.in_flight) {
-            *place = mark;
-            self.in_flight += 1;
+        if self.marks.push(mark) {
             (self.opens, self.gap) = (false, false);
             return true;
         }
         // Measured with the one before it, or too early: a gap either way.
-        if let Some(newest) = self.marks.last_mut() {
+        if let Some(newest) = self.marks.newest_mut() {
             newest.launches = newest.launches.saturating_add(mark.launches);
             newest.graph |= mark.graph;
         }
@@ -231,7 +210,8 @@ impl Gate {
         if let (Some(held), Some(word)) = (self.held.take(), chip.lease()) {
             lease::release(word, held);
         }
-        (self.in_flight, self.since, self.queued, self.under_way) = (0, 0, 0, 0);
+        self.marks.clear();
+        (self.since, self.under_way) = (0, 0);
         self.wishes = Wishes::new();
         (self.closing, self.forced, self.opens, self.wanting, self.graph) =
             (false, false, false, false, false);
@@ -239,23 +219,12 @@ impl Gate {
 
     /// Takes back the newest mark, which could not be recorded: what is before it is charged to nobody.
     pub fn unmeasured(&mut self) {
-        let Some(newest) = self.in_flight.checked_sub(1) else { return };
-        if let Some(mark) = self.marks.get(newest) {
-            self.queued = self.queued.saturating_sub(mark.launches);
-        }
-        self.in_flight = newest;
-        self.gap = true;
+        self.gap |= self.marks.pop_newest();
     }
 
     /// Notes that the oldest mark is finished, `elapsed` nanoseconds of device time after the one before it.
     pub fn finished<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, elapsed: u64) {
-        if self.in_flight == 0 {
-            return;
-        }
-        let Some(mark) = self.marks.first().copied() else { return };
-        self.marks.copy_within(1.., 0);
-        self.in_flight -= 1;
-        self.queued = self.queued.saturating_sub(mark.launches);
+        let Some(mark) = self.marks.pop_oldest() else { return };
         (self.last_work, self.running_since) = (now, now);
         if mark.opens {
             return;
@@ -291,15 +260,11 @@ impl Gate {
     /// Decides for a thread that wants to launch something.
     pub fn ask_for<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, load: Load) -> Answer {
         let answer = self.decide(chip, terms, now, load);
-        if matches!(answer, Answer::Go(_)) && load == Load::Graph {
-            self.graph = true;
-        }
-        if !matches!(answer, Answer::Wait(_)) {
-            // A mark is only a step on the way.
-            if matches!(answer, Answer::Go(_)) {
-                self.wishes.granted(load);
-            }
-            return answer;
+        match answer {
+            Answer::Go(launches) => return self.go(launches, load),
+            // Only steps on the way.
+            Answer::Mark | Answer::Rest => return answer,
+            Answer::Wait(_) => (),
         }
         let since = self.wishes.denied(load, now);
         let patience = self.tuning.patience.saturating_add(self.longest.saturating_mul(2)).min(MOST_PATIENCE);
@@ -307,15 +272,21 @@ impl Gate {
             return answer;
         }
         // Somebody spoiled the region, or a queue never drains. Compute is not worth a hang.
-        self.wishes.granted(load);
         self.forced_admits += 1;
         if self.held.is_some() {
-            self.graph |= load == Load::Graph;
-            return Answer::Go(1);
+            return self.go(1, load);
         }
+        self.wishes.granted(load);
         self.forced = true;
         self.opens = true;
         Answer::Mark
+    }
+
+    /// Somebody may launch.
+    fn go(&mut self, launches: u32, load: Load) -> Answer {
+        self.wishes.granted(load);
+        self.graph |= load == Load::Graph;
+        Answer::Go(launches)
     }
 
     fn decide<C: ChipTable>(&mut self, chip: &C, terms: &Terms, now: u64, load: Load) -> Answer {
@@ -326,9 +297,10 @@ impl Gate {
         own.last_active_tick.store(tick(now), Ordering::Relaxed);
         bucket::reprice(&own.tat, clock(now), terms.share_milli.max(1));
         let burst = bucket::wall(self.tuning.burst, terms.share_milli.max(1));
-        let most = if self.wanting && (self.held.is_some() || self.wishes.since(now).is_some()) {
+        let waits_since = self.wishes.since(now);
+        let most = if self.wanting && (self.held.is_some() || waits_since.is_some()) {
             // Who waits saves up for as long as he does.
-            let waited = now.saturating_sub(self.wishes.since(now).unwrap_or(now));
+            let waited = now.saturating_sub(waits_since.unwrap_or(now));
             burst.max(clock(self.tuning.saved)).saturating_add(clock(waited))
         } else {
             burst
@@ -344,7 +316,7 @@ impl Gate {
             self.forced = false;
             return Answer::Go(1);
         }
-        if self.since > 0 && self.in_flight < MARKS {
+        if self.since > 0 && self.marks.count() < marks::MOST {
             return Answer::Mark;
         }
         let credit = bucket::credit(&own.tat, clock(now));
@@ -402,7 +374,7 @@ impl Gate {
             return Answer::Mark;
         }
         let idle_at = self.last_work + self.tuning.idle;
-        if self.in_flight == 0 && now >= idle_at && !self.is_entered(now) {
+        if self.marks.count() == 0 && now >= idle_at && !self.is_entered(now) {
             if let Some(word) = chip.lease() {
                 lease::release(word, held);
             }
@@ -410,7 +382,7 @@ impl Gate {
             self.wanting = false;
             return Answer::Rest;
         }
-        let idle = self.in_flight == 0 && now < idle_at;
+        let idle = self.marks.count() == 0 && now < idle_at;
         Answer::Wait(if idle { idle_at } else { now + self.tuning.look / 4 })
     }
 
@@ -431,7 +403,7 @@ impl Gate {
             self.closing =
                 (expired && others.waiting) || !may_run(terms, credit.saturating_add(slack), &others);
         }
-        if self.closing && self.since == 0 && self.in_flight == 0 && !self.is_entered(now) {
+        if self.closing && self.since == 0 && self.marks.count() == 0 && !self.is_entered(now) {
             lease::release(word, held);
             self.held = None;
             self.closing = false;
@@ -461,16 +433,16 @@ impl Gate {
             return Answer::Mark;
         }
         if self.wishes.is_others_turn(load, now, &self.tuning) {
-            return Answer::Wait(if self.in_flight > 0 {
+            return Answer::Wait(if self.marks.count() > 0 {
                 self.mark_at(now)
             } else {
                 now + self.tuning.look / 5
             });
         }
-        let queued = self.marks.iter().take(self.in_flight).map(|mark| self.expected(mark)).sum::<u64>();
+        let queued = self.marks.iter().map(|mark| self.expected(mark)).sum::<u64>();
         let one = if load == Load::Graph { self.graph_ns } else { self.launch_ns };
-        if self.queued > 0 && (queued >= self.tuning.lease.max(one + 1) || one == 0)
-            || self.in_flight >= MARKS - 1
+        if self.marks.any_launches() && (queued >= self.tuning.lease.max(one + 1) || one == 0)
+            || self.marks.count() >= marks::MOST - 1
         {
             return Answer::Wait(self.mark_at(now));
         }
@@ -481,7 +453,7 @@ impl Gate {
         if waited {
             // No more than fits until the end.
             let left = nanoseconds(ticks_until(held.expiry(), tick(now)));
-            if self.queued > 0 && left <= queued {
+            if self.marks.any_launches() && left <= queued {
                 return Answer::Wait(self.mark_at(now));
             }
             room = room.min(left.saturating_sub(queued));
@@ -508,7 +480,7 @@ impl Gate {
     /// When to look for the next mark: just before it is expected, then often, then ever less so. Each microsecond
     /// between the end of a queue and its discovery is one in which the chip does nothing.
     fn mark_at(&self, now: u64) -> u64 {
-        let length = self.marks.first().map_or(0, |mark| self.expected(mark));
+        let length = self.marks.oldest().map_or(0, |mark| self.expected(mark));
         let expected = self.running_since.saturating_add(length);
         let sure = expected.saturating_sub(SPIN);
         if now < sure {

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod ledger;
 pub mod line;
 pub mod mark;
+mod marks;
 pub mod quota;
 pub mod recent;
 pub mod slot;
