@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_void};
 
 /// Version of both tables. A back end of another version is not used.
-pub const TABLE_VERSION: u32 = 7;
+pub const TABLE_VERSION: u32 = 8;
 
 /// The back end's only exported function, with the terminating zero.
 pub const CORE_ENTRY: &[u8] = b"vnpu_core_entry\0";
@@ -313,8 +313,8 @@ pub struct CoreTable {
     /// The process is about to hold the primary context of `device` once less. Returns 1 if that ends it, as far as is
     /// known, else 0.
     pub released: unsafe extern "C" fn(vendor: u32, device: i32) -> u32,
-    /// The program is about to destroy `stream`, or to capture what it launches there.
-    pub drop_stream: unsafe extern "C" fn(vendor: u32, stream: *mut c_void),
+    /// The program is about to destroy a stream, or to capture what it launches in one.
+    pub mark_all: unsafe extern "C" fn(vendor: u32),
     /// The program is about to reset `device`, by its own number.
     pub drop_device: unsafe extern "C" fn(vendor: u32, device: i32),
     /// What the claims have and use of one chip: fills `numbers`, and `processes` up to `room` (null where nobody

@@ -92,7 +92,7 @@ impl Process {
         if verdict == Verdict::Denied {
             self.count_denied(chip);
         }
-        if source == Source::Context {
+        if verdict == Verdict::Granted && source == Source::Context {
             ticket.owner = self.current_context();
         }
         verdict
@@ -198,11 +198,9 @@ impl Process {
             bytes: block.bytes,
             incarnation: self.incarnation,
             owner: block.owner,
-            covered: 0,
-            beyond: 0,
-            graph: 0,
             claim: u32::from(block.claim),
             device: u32::from(block.device),
+            ..Ticket::default()
         }
     }
 

@@ -78,8 +78,8 @@ impl Process {
         admission.entered.then_some(lane)
     }
 
-    /// The program is about to destroy `stream`, or to capture what it launches there.
-    pub(crate) fn drop_stream(&self, vendor: Vendor) {
+    /// The program is about to destroy a stream, or to capture what it launches in one.
+    pub(crate) fn mark_all(&self, vendor: Vendor) {
         let Some(events) = self.compute.of(vendor).get() else { return };
         for (_, _, lane) in self.lanes_of(vendor) {
             lane.mark_all(events);

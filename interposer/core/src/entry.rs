@@ -31,7 +31,7 @@ static TABLE: CoreTable = CoreTable {
     launch,
     launched,
     released,
-    drop_stream,
+    mark_all,
     drop_device,
     chip_numbers,
     drop_context,
@@ -184,11 +184,11 @@ unsafe extern "C" fn released(vendor: u32, device: i32) -> u32 {
     })
 }
 
-unsafe extern "C" fn drop_stream(vendor: u32, _stream: *mut c_void) {
+unsafe extern "C" fn mark_all(vendor: u32) {
     // Not attached: this process (or forked child) has launched nothing.
     guarded((), || {
         if let Some(process) = incarnation::attached() {
-            process.drop_stream(Vendor::from_raw(vendor));
+            process.mark_all(Vendor::from_raw(vendor));
         }
     });
 }

@@ -152,13 +152,10 @@ pub(crate) fn free_in_order(
     key: *mut c_void,
     stream: *mut c_void,
 ) -> i32 {
-    let captured = Inside::enter().is_some_and(|_inside| {
-        let _errno = Errno::save();
-        match core_library::get() {
-            // SAFETY: the back end's function.
-            Core::Loaded(core) => unsafe { (core.captured)(vendor as u32, stream) != 0 },
-            Core::NotNeeded | Core::Missing => false,
-        }
+    let mut captured = false;
+    tell(|core| {
+        // SAFETY: the back end's function.
+        captured = unsafe { (core.captured)(vendor as u32, stream) } != 0;
     });
     if !captured {
         return free(vendor, real, key, KeyKind::Address);
@@ -345,11 +342,11 @@ fn admit(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void, load: Load
     code
 }
 
-/// The end of a stream, or the beginning of a capture there: nothing of ours may be put there from now on.
-pub(crate) fn close(vendor: Vendor, real: impl Fn() -> i32, stream: *mut c_void) -> i32 {
+/// The end of a stream, or the beginning of a capture in one: nothing of ours may be put there from now on.
+pub(crate) fn close(vendor: Vendor, real: impl Fn() -> i32) -> i32 {
     before(real, |core| {
         // SAFETY: the back end's function.
-        unsafe { (core.drop_stream)(vendor as u32, stream) }
+        unsafe { (core.mark_all)(vendor as u32) }
     })
 }
 
@@ -381,27 +378,27 @@ pub(crate) fn context(vendor: Vendor, real: impl Fn() -> i32, context: *mut c_vo
     })
 }
 
-/// Tells the back end, if there is one, before the vendor's function runs, outside the hook.
-fn before(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
-    if let Some(_inside) = Inside::enter()
-        && let Core::Loaded(core) = core_library::get()
-    {
+/// Tells the back end, if there is one and this is the outermost hook.
+pub(crate) fn tell(what: impl FnOnce(&CoreTable)) {
+    if let Some(_inside) = Inside::enter() {
         let _errno = Errno::save();
-        tell(core);
+        if let Core::Loaded(core) = core_library::get() {
+            what(core);
+        }
     }
+}
+
+/// Tells it before the vendor's function runs, outside the hook.
+fn before(real: impl Fn() -> i32, what: impl FnOnce(&CoreTable)) -> i32 {
+    tell(what);
     real()
 }
 
-/// Tells the back end, if there is one, when the vendor's function has succeeded, which runs outside the hook.
-pub(crate) fn after(real: impl Fn() -> i32, tell: impl Fn(&CoreTable)) -> i32 {
+/// Tells it when the vendor's function has succeeded, which runs outside the hook.
+pub(crate) fn after(real: impl Fn() -> i32, what: impl FnOnce(&CoreTable)) -> i32 {
     let code = real();
-    if code == 0
-        && let Some(_inside) = Inside::enter()
-    {
-        let _errno = Errno::save();
-        if let Core::Loaded(core) = core_library::get() {
-            tell(core);
-        }
+    if code == 0 {
+        tell(what);
     }
     code
 }

@@ -5,9 +5,7 @@ use core::ffi::c_void;
 
 use vnpu_quota_abi::table::{Ending, Fate, Vendor};
 
-use crate::call::{self, Inside};
-use crate::core_library::{self, Core};
-use crate::libc::Errno;
+use crate::call;
 
 /// A call that retains the primary context of a device, which the vendor's function writes to `out`.
 pub(crate) fn primary(_vendor: Vendor, real: impl Fn() -> i32, out: *mut *mut c_void, device: i32) -> i32 {
@@ -40,22 +38,13 @@ pub(crate) fn wipe(vendor: Vendor, real: impl Fn() -> i32, device: i32) -> i32 {
 /// Tells the back end before and after the vendor's function, which runs outside the hook.
 fn ends(real: impl Fn() -> i32, device: i32, context: *mut c_void, fate: Fate) -> i32 {
     let mut ending = Ending::default();
-    if let Some(_inside) = Inside::enter()
-        && let Core::Loaded(core) = core_library::get()
-    {
-        let _errno = Errno::save();
-        // SAFETY: the back end's function with a valid place.
-        unsafe { (core.end)(device, context, &raw mut ending) }
-    }
+    // SAFETY: the back end's function with a valid place.
+    call::tell(|core| unsafe { (core.end)(device, context, &raw mut ending) });
     let code = real();
-    if ending.mark != 0
-        && let Some(_inside) = Inside::enter()
-        && let Core::Loaded(core) = core_library::get()
-    {
-        let _errno = Errno::save();
+    if ending.mark != 0 {
         let fate = if code == 0 { fate } else { Fate::Stays };
         // SAFETY: as above, told once.
-        unsafe { (core.ended)(device, &raw const ending, fate as u32) }
+        call::tell(|core| unsafe { (core.ended)(device, &raw const ending, fate as u32) });
     }
     code
 }

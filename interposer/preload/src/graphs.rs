@@ -2,11 +2,9 @@
 
 use core::ffi::c_void;
 
-use vnpu_quota_abi::table::{CoreTable, GraphTickets, NO_DEVICE, Vendor, Verdict};
+use vnpu_quota_abi::table::{GraphTickets, NO_DEVICE, Vendor, Verdict};
 
-use crate::call::{self, Inside};
-use crate::core_library::{self, Core};
-use crate::libc::Errno;
+use crate::call;
 
 /// A call that adds a node to a graph, which allocates `bytes` on `device`; the vendor's function writes where to
 /// `address`.
@@ -43,15 +41,10 @@ pub(crate) fn child(_vendor: Vendor, real: impl Fn() -> i32, child: *mut c_void,
     })
 }
 
-/// The beginning of a capture on `stream` whose nodes take the places of those that a graph has.
-pub(crate) fn recapture(
-    vendor: Vendor,
-    real: impl Fn() -> i32,
-    stream: *mut c_void,
-    graph: *mut c_void,
-) -> i32 {
+/// The beginning of a capture whose nodes take the places of those that a graph has.
+pub(crate) fn recapture(vendor: Vendor, real: impl Fn() -> i32, graph: *mut c_void) -> i32 {
     call::after(
-        || call::close(vendor, &real, stream),
+        || call::close(vendor, &real),
         |core| {
             // SAFETY: the back end's function.
             unsafe { (core.graph_gone)(graph) }
@@ -78,7 +71,7 @@ pub(crate) fn ready(
 pub(crate) fn end(_vendor: Vendor, real: impl Fn() -> i32, handle: *mut c_void) -> i32 {
     let forgetting = || {
         // Before, since another graph may have the handle right after.
-        tell(|core| {
+        call::tell(|core| {
             // SAFETY: the back end's function.
             unsafe { (core.graph_gone)(handle) }
         });
@@ -117,7 +110,7 @@ fn with_memory(
 ) -> i32 {
     let mut tickets = GraphTickets::default();
     let mut verdict = Verdict::Pass;
-    tell(|core| {
+    call::tell(|core| {
         // SAFETY: the back end's function with a valid place.
         let raw = unsafe { (core.graph_reserve)(exec, stream, &raw mut tickets) };
         verdict = Verdict::from_raw(raw);
@@ -127,22 +120,12 @@ fn with_memory(
         Verdict::Denied => vendor.out_of_memory(),
         Verdict::Granted => {
             let code = real();
-            tell(|core| {
+            call::tell(|core| {
                 let launched = u32::from(launches && code == 0);
                 // SAFETY: the tickets of this launch, settled once.
                 unsafe { (core.graph_settle)(exec, stream, &raw const tickets, launched) }
             });
             code
         }
-    }
-}
-
-/// Tells the back end, if there is one and this is the outermost hook.
-fn tell(what: impl FnOnce(&CoreTable)) {
-    if let Some(_inside) = Inside::enter()
-        && let Core::Loaded(core) = core_library::get()
-    {
-        let _errno = Errno::save();
-        what(core);
     }
 }

@@ -121,9 +121,9 @@ hooks! {
     attach aclrtSetDeviceImpl(device: i32) => ;
     reset aclrtResetDeviceImpl(device: i32) => device;
     reset aclrtResetDeviceForceImpl(device: i32) => device;
-    close aclrtDestroyStreamImpl(stream: Opaque) => stream;
-    close aclrtDestroyStreamForceImpl(stream: Opaque) => stream;
-    close aclmdlRICaptureBeginImpl(stream: Opaque, mode: i32) => stream;
+    close aclrtDestroyStreamImpl(stream: Opaque) => ;
+    close aclrtDestroyStreamForceImpl(stream: Opaque) => ;
+    close aclmdlRICaptureBeginImpl(stream: Opaque, mode: i32) => ;
     launch aclrtLaunchKernelImpl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, stream: Opaque) => stream;
     launch aclrtLaunchKernelWithConfigImpl(function: Opaque, blocks: u32, stream: Opaque, config: Opaque, arguments: Opaque, reserve: Opaque) => stream;
     launch aclrtLaunchKernelV2Impl(function: Opaque, blocks: u32, arguments: *const c_void, size: usize, config: Opaque, stream: Opaque) => stream;
@@ -159,10 +159,10 @@ hooks! {
     reset rtDeviceReset(device: i32) => device;
     reset rtDeviceResetForce(device: i32) => device;
     reset rtsDeviceReset(device: i32) => device;
-    close rtStreamDestroy(stream: Opaque) => stream;
-    close rtStreamDestroyForce(stream: Opaque) => stream;
-    close rtStreamBeginCapture(stream: Opaque, mode: i32) => stream;
-    close rtsStreamDestroy(stream: Opaque, flags: u64) => stream;
+    close rtStreamDestroy(stream: Opaque) => ;
+    close rtStreamDestroyForce(stream: Opaque) => ;
+    close rtStreamBeginCapture(stream: Opaque, mode: i32) => ;
+    close rtsStreamDestroy(stream: Opaque, flags: u64) => ;
     launch rtKernelLaunch(stub: *const c_void, blocks: u32, arguments: Opaque, size: u32, descriptor: Opaque, stream: Opaque) => stream;
     launch rtKernelLaunchWithFlag(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32) => stream;
     launch rtKernelLaunchWithFlagV2(stub: *const c_void, blocks: u32, arguments: Opaque, descriptor: Opaque, stream: Opaque, flags: u32, config: *const c_void) => stream;
