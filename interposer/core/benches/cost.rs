@@ -61,24 +61,26 @@ fn exec(runs: usize, others: usize) {
     );
 }
 
+/// Five times without and with the interposer, in turns: the pair that is the median by the second.
+fn median(bench: impl Fn(bool) -> f64) -> (f64, f64) {
+    let mut rounds: Vec<(f64, f64)> = (0..5).map(|_| (bench(false), bench(true))).collect();
+    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+    rounds[2]
+}
+
 fn operations() {
     let node = Node::with_quota(GIB);
-    let mut rounds = Vec::new();
-    for _ in 0..5 {
-        let bench = |preload: bool| -> f64 {
-            let mut command = node.driver_command("rt");
-            command.env("FAKE_CHEAP", "1");
-            if !preload {
-                command.env_remove("LD_PRELOAD");
-            }
-            let mut driver = Driver::start(&mut command);
-            driver.ask("bench 1000");
-            driver.ask("bench 300000").parse().unwrap()
-        };
-        rounds.push((bench(false), bench(true)));
-    }
-    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let (without, with) = rounds[2];
+    let bench = |preload: bool| -> f64 {
+        let mut command = node.driver_command("rt");
+        command.env("FAKE_CHEAP", "1");
+        if !preload {
+            command.env_remove("LD_PRELOAD");
+        }
+        let mut driver = Driver::start(&mut command);
+        driver.ask("bench 1000");
+        driver.ask("bench 300000").parse().unwrap()
+    };
+    let (without, with) = median(bench);
     println!("one allocation and its free, runtime that does nothing (nanoseconds, median of 5)");
     println!(
         "  without {without:.1}  with {with:.1}  added {:.1}   (to reach: 2000 for both)",
@@ -88,32 +90,20 @@ fn operations() {
 
 /// The same on CUDA: plain memory, and memory in stream order.
 fn gpu_operations() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/cheap.c");
-    for (out, options) in [
-        ("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1"] as &[&str]),
-        ("client", &["-DCLIENT", "-ldl"]),
-    ] {
-        let mut cc = support::arch::compiler();
-        cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
-        assert!(cc.status().unwrap().success());
-    }
+    let dir = support::library_and_client("cheap.c", "libcuda.so.1");
     let node = Node::empty();
     node.claim(1, vec![support::gpu_share([7; 16], GIB)]);
     for way in ["alloc", "async"] {
         let bench = |preload: bool| -> f64 {
-            let library = support::libraries().join("libvnpu.so");
-            let mut command = support::arch::program(&dir.path().join("client"), &library, dir.path());
-            command.args([way, "300000"]).env("VNPU_REGION_DIR", node.dir.path());
+            let mut command = support::client(dir.path(), &node);
+            command.args([way, "300000"]);
             if !preload {
                 command.env_remove("LD_PRELOAD");
             }
             let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
             text.strip_prefix("0 ").unwrap().trim().parse().unwrap()
         };
-        let mut rounds: Vec<(f64, f64)> = (0..5).map(|_| (bench(false), bench(true))).collect();
-        rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let (without, with) = rounds[2];
+        let (without, with) = median(bench);
         println!(
             "one allocation on CUDA ({way}) and its free, driver that does nothing (nanoseconds, median of 5)\n  without \
              {without:.1}  with {with:.1}  added {:.1}   (to reach: 2000 for both)",
@@ -127,22 +117,17 @@ fn launches() {
     let mut whole = support::share(0, GIB);
     whole.cores = vnpu_driver::quantity::Percent(100);
     node.claim(1, vec![whole]);
-    let mut rounds = Vec::new();
-    for _ in 0..5 {
-        let bench = |preload: bool| -> f64 {
-            let mut command = node.driver_command("rt");
-            if !preload {
-                command.env_remove("LD_PRELOAD");
-            }
-            let mut driver = Driver::start(&mut command);
-            driver.ask("device 0");
-            driver.ask("launches 100000");
-            driver.ask("launches 5000000").parse().unwrap()
-        };
-        rounds.push((bench(false), bench(true)));
-    }
-    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let (without, with) = rounds[2];
+    let bench = |preload: bool| -> f64 {
+        let mut command = node.driver_command("rt");
+        if !preload {
+            command.env_remove("LD_PRELOAD");
+        }
+        let mut driver = Driver::start(&mut command);
+        driver.ask("device 0");
+        driver.ask("launches 100000");
+        driver.ask("launches 5000000").parse().unwrap()
+    };
+    let (without, with) = median(bench);
     println!(
         "one launch, never throttled, runtime that does nothing (nanoseconds, mean of 5 million, median of 5)"
     );

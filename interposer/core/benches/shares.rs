@@ -12,8 +12,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use standin_executor::Discipline;
@@ -135,30 +134,14 @@ fn loss() {
 
 /// From the change of a quota to the launch that it allows, of a process that would have waited for seconds.
 fn change() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/strict.c");
-    for (out, options) in [
-        ("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1"] as &[&str]),
-        ("client", &["-DCLIENT", "-ldl"]),
-    ] {
-        let mut cc = support::arch::compiler();
-        cc.args(["-O1", "-fPIC", "-w", "-lpthread", "-o"])
-            .arg(dir.path().join(out))
-            .arg(&source)
-            .args(options);
-        assert!(cc.status().unwrap().success());
-    }
+    let dir = support::library_and_client("strict.c", "libcuda.so.1");
     let mut took: Vec<f64> = (0..15)
         .map(|_| {
             let node = Node::empty();
             let gpu = |cores| ChipShare { cores: Percent(cores), ..support::gpu_share([7; 16], GIB) };
             node.claim(1, vec![gpu(1)]);
-            let mut command: Command = support::arch::program(
-                &dir.path().join("client"),
-                &libraries().join("libvnpu.so"),
-                dir.path(),
-            );
-            command.arg("paced").env("VNPU_REGION_DIR", node.dir.path());
+            let mut command = support::client(dir.path(), &node);
+            command.arg("paced");
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             // Of 30 ms 20 had been saved up; the next launch waits for a second, until 10 ms are paid back.

@@ -275,30 +275,20 @@ fn dcmi_shows_the_claims_part_of_its_chip_and_the_other_chip_as_it_is() {
 #[test]
 fn a_tenant_that_does_nothing_sees_nothing_done() {
     let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/neighbours.c");
     for (out, options) in [
         ("libnvidia-ml.so.1", &["-DNVML", "-shared", "-Wl,-soname,libnvidia-ml.so.1"] as &[&str]),
         ("libdcmi.so", &["-DDCMI", "-shared", "-Wl,-soname,libdcmi.so"]),
         ("client", &["-DCLIENT", "-ldl"]),
     ] {
-        let mut cc = support::arch::compiler();
-        cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
-        assert!(cc.status().unwrap().success());
+        support::build_fake(dir.path(), "neighbours.c", out, options);
     }
     let node = Node::empty();
     let die = [0x11, 0x22, 0x33, 0x44, 0x55].map(|word| format!("{word:08X}")).join("-");
     let npu = ChipShare { uuid: DeviceUuid::new(die).unwrap(), ..share(0, GIB) };
     node.claim(1, vec![gpu_share([7; 16], GIB), npu]);
-    let ask = |preload: &Path| {
-        let mut command = support::arch::program(&dir.path().join("client"), preload, dir.path());
-        output({
-            command.env("VNPU_REGION_DIR", node.dir.path());
-            command
-        })
-    };
     let busy = " 3/7 3/7 3/7 3/7 3/7 3/7 rates 77 66\n";
     let all = " 61 62 63 64 65 66 67 68 69 70 71 72 73\n";
-    let seen = ask(&libraries().join("libvnpu.so"));
+    let seen = output(support::client(dir.path(), &node));
     // Of its own devices nothing; of the processors on the host's side (kinds 3, 4, 7, 8, 9, 11), and of the other
     // devices, what the machine says.
     let idle = " 0/0 0/0 0/0 0/0 0/0 0/0 rates 0 0\n";

@@ -4,28 +4,16 @@
 
 mod support;
 
-use std::path::Path;
-
-use support::{GIB, Node, gpu_share, libraries, share, uid};
+use support::{GIB, Node, gpu_share, share, uid};
 use vnpu_driver::share::ChipShare;
 
 /// What a program of `tests/fake` printed and logged in a claim of `chip`, beside the vendor's library that the same
 /// file is; and how many functions were counted.
 fn run(file: &str, library: &str, chip: ChipShare) -> (String, String, u64) {
-    let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(file);
-    let build = |out: &str, options: &[&str]| {
-        let mut command = support::arch::compiler();
-        command.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
-        assert!(command.status().unwrap().success());
-    };
-    build(library, &["-shared", "-Wl,-Bsymbolic", &format!("-Wl,-soname,{library}")]);
-    build("client", &["-DCLIENT", "-ldl"]);
+    let dir = support::library_and_client(file, library);
     let node = Node::empty();
     node.claim(1, vec![chip]);
-    let preload = libraries().join("libvnpu.so");
-    let mut command = support::arch::program(&dir.path().join("client"), &preload, dir.path());
-    let out = command.env("VNPU_REGION_DIR", node.dir.path()).output().unwrap();
+    let out = support::client(dir.path(), &node).output().unwrap();
     let (text, log) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     assert!(out.status.success(), "{text}{log}");
     (text, log, node.agent.usage(&uid(1)).unwrap().unhooked_functions)

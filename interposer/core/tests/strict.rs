@@ -8,26 +8,14 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use support::{GIB, Node, gpu_share, libraries, uid};
+use support::{GIB, Node, gpu_share, uid};
 use tempfile::TempDir;
 use vnpu_driver::quantity::Percent;
 
 /// The driver and its program.
 fn built() -> &'static Path {
     static DIR: OnceLock<TempDir> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/strict.c");
-        let build = |out: &str, options: &[&str]| {
-            let mut cc = support::arch::compiler();
-            cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.path().join(out)).arg(&source).args(options);
-            assert!(cc.status().unwrap().success());
-        };
-        build("libcuda.so.1", &["-shared", "-Wl,-Bsymbolic,-soname,libcuda.so.1", "-lpthread"]);
-        build("client", &["-DCLIENT", "-ldl", "-lpthread"]);
-        dir
-    })
-    .path()
+    DIR.get_or_init(|| support::library_and_client("strict.c", "libcuda.so.1")).path()
 }
 
 /// Runs a program of `strict.c` in a claim of the whole GPU; how much of its work was charged.
@@ -43,9 +31,8 @@ fn run(what: &str, cores: u32) -> Run {
     let mut gpu = gpu_share([7; 16], GIB);
     gpu.cores = Percent(cores);
     node.claim(1, vec![gpu]);
-    let mut command =
-        support::arch::program(&built().join("client"), &libraries().join("libvnpu.so"), built());
-    command.arg(what).env("VNPU_REGION_DIR", node.dir.path());
+    let mut command = support::client(built(), &node);
+    command.arg(what);
     let begun = Instant::now();
     let out = command.output().unwrap();
     let seconds = begun.elapsed().as_secs_f64();

@@ -137,6 +137,30 @@ pub fn fakes_of(layers: Layers) -> &'static Path {
     })
 }
 
+/// Builds `tests/fake/<file>` as `out` in `dir`.
+pub fn build_fake(dir: &Path, file: &str, out: &str, options: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(file);
+    let mut cc = arch::compiler();
+    cc.args(["-O1", "-fPIC", "-w", "-o"]).arg(dir.join(out)).arg(source).args(options).arg("-lpthread");
+    run(&mut cc);
+}
+
+/// A directory with the vendor's `library` and the program `client`, which one file of `tests/fake` is both.
+pub fn library_and_client(file: &str, library: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let soname = format!("-Wl,-soname,{library}");
+    build_fake(dir.path(), file, library, &["-shared", "-Wl,-Bsymbolic", &soname]);
+    build_fake(dir.path(), file, "client", &["-DCLIENT", "-ldl"]);
+    dir
+}
+
+/// The `client` in such a directory, in the claims of `node`.
+pub fn client(dir: &Path, node: &Node) -> Command {
+    let mut command = arch::program(&dir.join("client"), &libraries().join("libvnpu.so"), dir);
+    command.env("VNPU_REGION_DIR", node.dir.path());
+    command
+}
+
 /// A runtime directory with claims.
 pub struct Node {
     pub dir: TempDir,
