@@ -5,13 +5,11 @@ use std::ffi::{CStr, c_void};
 use vnpu_quota_abi::table::FrontTable;
 
 use crate::chips::resolve;
+use crate::cuda_contexts::CudaContexts;
 use crate::process::Process;
 
-type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
-type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
 type GetDevice = unsafe extern "C" fn(*mut i32) -> i32;
 type StreamDevice = unsafe extern "C" fn(*mut c_void, *mut i32) -> i32;
-type StreamContext = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> i32;
 type CaptureInfo = unsafe extern "C" fn(
     *mut c_void,
     *mut i32,
@@ -29,12 +27,9 @@ type GetState = unsafe extern "C" fn(i32, *mut u32, *mut i32) -> i32;
 
 /// The functions; `None` where the driver is older than one.
 pub(crate) struct Driver {
-    current: GetContext,
+    contexts: CudaContexts,
     primary_state: Option<GetState>,
     stream_device: Option<StreamDevice>,
-    stream_context: Option<StreamContext>,
-    push: SetContext,
-    pop: GetContext,
     device: GetDevice,
     capture_info: Option<CaptureInfo>,
     graph_attribute: Option<GraphAttribute>,
@@ -53,23 +48,17 @@ const RESERVED_FOR_GRAPHS: i32 = 2;
 impl Driver {
     fn find(front: &FrontTable) -> Option<Self> {
         let find = |name: &CStr| resolve(front, &[name]);
-        let current = find(c"cuCtxGetCurrent")?;
-        let push = find(c"cuCtxPushCurrent_v2")?;
-        let pop = find(c"cuCtxPopCurrent_v2")?;
+        let contexts = CudaContexts::find(front)?;
         let device = find(c"cuCtxGetDevice")?;
         // SAFETY: functions of these names have these C types (cuda.h; a CUdevice is an int).
         unsafe {
             Some(Self {
-                current: std::mem::transmute::<*mut c_void, GetContext>(current),
+                contexts,
                 primary_state: find(c"cuDevicePrimaryCtxGetState")
                     .map(|f| std::mem::transmute::<*mut c_void, GetState>(f)),
-                // Since CUDA 12.8; before, its context is asked for, since 9.2.
+                // Since CUDA 12.8; before, its context is asked for.
                 stream_device: find(c"cuStreamGetDevice")
                     .map(|f| std::mem::transmute::<*mut c_void, StreamDevice>(f)),
-                stream_context: find(c"cuStreamGetCtx")
-                    .map(|f| std::mem::transmute::<*mut c_void, StreamContext>(f)),
-                push: std::mem::transmute::<*mut c_void, SetContext>(push),
-                pop: std::mem::transmute::<*mut c_void, GetContext>(pop),
                 device: std::mem::transmute::<*mut c_void, GetDevice>(device),
                 // Since CUDA 11.3 and 11.4, as memory of graphs itself.
                 capture_info: find(c"cuStreamGetCaptureInfo_v2")
@@ -90,16 +79,13 @@ impl Driver {
 
     /// The calling thread's context.
     pub(crate) fn current_context(&self) -> Option<u64> {
-        let mut context = std::ptr::null_mut();
-        // SAFETY: the vendor's function with a valid pointer.
-        let code = unsafe { (self.current)(&raw mut context) };
-        (code == 0).then_some(context as u64)
+        self.contexts.current().map(|context| context as u64)
     }
 
     /// The calling thread's device.
     pub(crate) fn current_device(&self) -> Option<i32> {
         let mut device = -1;
-        // SAFETY: as above.
+        // SAFETY: the vendor's function with a valid pointer.
         let code = unsafe { (self.device)(&raw mut device) };
         (code == 0 && device >= 0).then_some(device)
     }
@@ -172,26 +158,9 @@ impl Driver {
             let code = unsafe { ask(stream, &raw mut device) };
             return (code == 0 && device >= 0).then_some(device);
         }
-        let mut context = std::ptr::null_mut();
-        // SAFETY: as above.
-        if unsafe { (self.stream_context?)(stream, &raw mut context) } != 0 {
-            return None;
-        }
-        self.device_of_context(context)
-    }
-
-    /// Only of the current context it can be asked (before CUDA 13).
-    fn device_of_context(&self, context: *mut c_void) -> Option<i32> {
-        let (mut device, mut popped) = (-1, std::ptr::null_mut());
-        // SAFETY: a context that the driver gave, and valid pointers; what is pushed is popped.
-        unsafe {
-            if (self.push)(context) != 0 {
-                return None;
-            }
-            let code = (self.device)(&raw mut device);
-            let _ = (self.pop)(&raw mut popped);
-            (code == 0 && device >= 0).then_some(device)
-        }
+        // Only of the current context it can be asked (before CUDA 13).
+        let _entered = self.contexts.enter(self.contexts.of_stream(stream)?)?;
+        self.current_device()
     }
 
     /// Whether a device has its primary context now.

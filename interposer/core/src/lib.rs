@@ -10,6 +10,7 @@ mod claim;
 mod clock;
 mod compute;
 mod contexts;
+mod cuda_contexts;
 mod driver;
 mod entry;
 mod events;

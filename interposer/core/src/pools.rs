@@ -5,6 +5,7 @@ use std::ffi::c_void;
 
 use vnpu_quota_abi::table::{CURRENT_DEVICE, Vendor};
 
+use crate::cuda_contexts::is_default;
 use crate::pointers::Plain;
 use crate::process::Process;
 
@@ -16,10 +17,6 @@ pub(crate) struct Pool {
 
 // SAFETY: numbers.
 unsafe impl Plain for Pool {}
-
-/// The default streams have no handles of their own: null, `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD` are of the
-/// context that the calling thread has current.
-const LAST_DEFAULT_STREAM: u64 = 2;
 
 impl Process {
     /// A pool has its memory on a device.
@@ -43,7 +40,7 @@ impl Process {
         if self.sees_one(Vendor::Cuda) {
             return 0;
         }
-        if stream <= LAST_DEFAULT_STREAM {
+        if is_default(stream as *mut c_void) {
             return CURRENT_DEVICE;
         }
         self.driver().and_then(|driver| driver.device_of_stream(stream)).unwrap_or(CURRENT_DEVICE)

@@ -6,7 +6,7 @@ use vnpu_quota_abi::table::FrontTable;
 
 use super::{Event, Site};
 use crate::chips::resolve;
-use crate::streams::PER_THREAD;
+use crate::cuda_contexts::{CudaContexts, is_default};
 
 type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> i32;
 type Destroy = unsafe extern "C" fn(*mut c_void) -> i32;
@@ -14,12 +14,8 @@ type Record = unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32;
 type Query = unsafe extern "C" fn(*mut c_void) -> i32;
 type Elapsed = unsafe extern "C" fn(*mut f32, *mut c_void, *mut c_void) -> i32;
 type Capturing = unsafe extern "C" fn(*mut c_void, *mut i32) -> i32;
-type OfStream = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> i32;
-type Push = unsafe extern "C" fn(*mut c_void) -> i32;
-type Pop = unsafe extern "C" fn(*mut *mut c_void) -> i32;
 type Exchange = unsafe extern "C" fn(*mut i32) -> i32;
 type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
-type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
 
 /// The functions.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +27,8 @@ pub(crate) struct Events {
     elapsed: Elapsed,
     capturing: Option<Capturing>,
     exchange: Option<Exchange>,
-    of_stream: Option<OfStream>,
-    push: Push,
-    pop: Pop,
     set_context: SetContext,
-    get_context: GetContext,
+    contexts: CudaContexts,
 }
 
 /// `CU_EVENT_DEFAULT`: with a time stamp.
@@ -43,8 +36,6 @@ const TIMED: u32 = 0;
 /// `CU_STREAM_LEGACY`: waits for all per-thread streams of the context, and they for it (CUDA runtime API, "Stream
 /// synchronization behavior").
 pub(super) const LEGACY: usize = 1;
-/// Handles up to this one name the default streams of whatever context is current.
-const LAST_DEFAULT: usize = PER_THREAD;
 /// `CUDA_ERROR_NOT_READY`.
 const NOT_READY: i32 = 600;
 
@@ -59,12 +50,8 @@ impl Events {
         // Since CUDA 10.0 and 10.1: before, there is nothing to capture, or no mode of it.
         let capturing = find(c"cuStreamIsCapturing");
         let exchange = find(c"cuThreadExchangeStreamCaptureMode");
-        // Since CUDA 9.2.
-        let of_stream = find(c"cuStreamGetCtx");
-        let push = find(c"cuCtxPushCurrent_v2")?;
-        let pop = find(c"cuCtxPopCurrent_v2")?;
         let set_context = find(c"cuCtxSetCurrent")?;
-        let get_context = find(c"cuCtxGetCurrent")?;
+        let contexts = CudaContexts::find(front)?;
         // SAFETY: functions of these names have these C types (cuda.h).
         unsafe {
             Some(Self {
@@ -75,11 +62,8 @@ impl Events {
                 elapsed: std::mem::transmute::<*mut c_void, Elapsed>(elapsed),
                 capturing: capturing.map(|f| std::mem::transmute::<*mut c_void, Capturing>(f)),
                 exchange: exchange.map(|f| std::mem::transmute::<*mut c_void, Exchange>(f)),
-                of_stream: of_stream.map(|f| std::mem::transmute::<*mut c_void, OfStream>(f)),
-                push: std::mem::transmute::<*mut c_void, Push>(push),
-                pop: std::mem::transmute::<*mut c_void, Pop>(pop),
                 set_context: std::mem::transmute::<*mut c_void, SetContext>(set_context),
-                get_context: std::mem::transmute::<*mut c_void, GetContext>(get_context),
+                contexts,
             })
         }
     }
@@ -135,33 +119,18 @@ impl Events {
     }
 
     pub(super) fn site(&self) -> Option<Site> {
-        let mut context = std::ptr::null_mut();
-        // SAFETY: the vendor's function with a valid pointer.
-        let code = unsafe { (self.get_context)(&raw mut context) };
-        (code == 0 && !context.is_null()).then_some(Site(context as usize))
+        self.contexts.current().map(Site)
     }
 
     /// The context of a stream; 0 where there is none.
     pub(super) fn home(&self, stream: *mut c_void) -> usize {
-        let mut context = std::ptr::null_mut();
-        // SAFETY: the program's own stream, which it has not destroyed, and a valid pointer.
-        let found = stream as usize > LAST_DEFAULT
-            && self.of_stream.is_some_and(|ask| unsafe { ask(stream, &raw mut context) } == 0);
-        if found { context as usize } else { self.site().map_or(0, |Site(current)| current) }
+        let of_its_own = if is_default(stream) { None } else { self.contexts.of_stream(stream) };
+        of_its_own.or_else(|| self.contexts.current()).unwrap_or(0)
     }
 
     pub(super) fn within<T>(&self, home: usize, act: impl FnOnce() -> T) -> T {
-        if home == 0 || self.site() == Some(Site(home)) {
-            return act();
-        }
-        // SAFETY: the vendor's function; whoever destroys a context says so first, and it is not entered again.
-        if unsafe { (self.push)(home as *mut c_void) } != 0 {
-            return act();
-        }
-        let done = act();
-        let mut popped = std::ptr::null_mut();
-        // SAFETY: the vendor's function with a valid pointer.
-        unsafe { (self.pop)(&raw mut popped) };
-        done
+        let is_there = home == 0 || self.contexts.current() == Some(home);
+        let _entered = if is_there { None } else { self.contexts.enter(home) };
+        act()
     }
 }
