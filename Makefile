@@ -2,7 +2,7 @@
 KEEP ?=
 ARGS ?=
 
-.PHONY: help demo demo-down test e2e bench-plugin bench-interposer soak clean toolchain
+.PHONY: help demo demo-down test e2e bench-plugin bench-scheduling bench-placement bench-webhook bench-interposer soak clean toolchain
 
 help:
 	@echo "demo [KEEP=1]     show it: vnpu run, then a real cluster"
@@ -10,6 +10,9 @@ help:
 	@echo "test              everything that must pass"
 	@echo "e2e [ARGS=...]    end-to-end cases; ARGS=--list lists them"
 	@echo "bench-plugin      the node plugin's figures"
+	@echo "bench-scheduling  how fast pods with claims are bound, without and with the planner"
+	@echo "bench-placement   decisions of the planner, and the simulator's table"
+	@echo "bench-webhook     how long the webhooks take"
 	@echo "bench-interposer  the interposer's figures"
 	@echo "soak [ARGS=...]   1000 kills of the node plugin, then the end-to-end cases for an hour"
 	@echo "clean             remove builds and standing clusters"
@@ -28,6 +31,15 @@ e2e: toolchain
 
 bench-plugin: toolchain
 	@cargo xtask bench plugin $(ARGS)
+
+bench-scheduling: toolchain
+	@cargo xtask bench scheduling $(ARGS)
+
+bench-placement: toolchain
+	@cargo xtask bench placement $(ARGS)
+
+bench-webhook: toolchain
+	@cargo xtask bench webhook $(ARGS)
 
 bench-interposer: toolchain
 	@cargo xtask bench interposer $(ARGS)

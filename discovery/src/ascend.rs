@@ -2,14 +2,15 @@
 
 mod backend;
 mod dcmi;
+mod die;
 mod edits;
 mod library;
+mod links;
 mod raw;
 mod scan;
 mod search;
-mod sysfs;
 #[cfg(test)]
 mod tests;
-mod worker;
+mod whole;
 
 pub use backend::{Ascend, AscendOptions};

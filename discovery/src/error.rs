@@ -1,38 +1,93 @@
 //! Why nothing can be said about a vendor's devices, or about one's device nodes.
 
+use std::fmt;
 use std::path::PathBuf;
+
+/// Which vendor's library a failure is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VendorLibrary {
+    /// Ascend's `libdcmi.so`.
+    Dcmi,
+    /// NVIDIA's `libnvidia-ml.so.1`.
+    Nvml,
+    /// That of `template.rs`: a real vendor's entries stand beside these.
+    #[cfg(test)]
+    Template,
+}
+
+impl fmt::Display for VendorLibrary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dcmi => "DCMI",
+            Self::Nvml => "NVML",
+            #[cfg(test)]
+            Self::Template => "template",
+        })
+    }
+}
+
+impl VendorLibrary {
+    /// The option that names its file.
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::Dcmi => "--dcmi-library",
+            Self::Nvml => "--nvml-library",
+            #[cfg(test)]
+            Self::Template => "--template-library",
+        }
+    }
+
+    /// The vendor's words for the codes that operators meet, with a blank before; empty for others.
+    pub(crate) fn explain(self, code: i32) -> &'static str {
+        match self {
+            Self::Dcmi => dcmi(code),
+            Self::Nvml => nvml(code),
+            #[cfg(test)]
+            Self::Template => "",
+        }
+    }
+}
 
 /// A failure of a whole discovery pass, or of an allocation's device nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     /// No vendor library at any of the places.
     #[error(
-        "no DCMI library found (looked at {}): install the vendor's driver on this node, or name the file with --dcmi-library",
-        list(.searched)
+        "no {library} library found (looked at {}): install the vendor's driver on this node, or name the file with {}",
+        list(.searched),
+        .library.option()
     )]
     LibraryMissing {
+        /// Which library.
+        library: VendorLibrary,
         /// Where it was looked for.
         searched: Vec<PathBuf>,
     },
     /// A file is there and the loader refuses it.
-    #[error("the DCMI library {path} does not load: {reason}")]
+    #[error("the {library} library {path} does not load: {reason}")]
     LibraryBroken {
+        /// Which library.
+        library: VendorLibrary,
         /// Which file.
         path: PathBuf,
         /// The loader's words.
         reason: String,
     },
     /// The library lacks functions that discovery cannot do without.
-    #[error("the DCMI library {path} is too old, it lacks {}: install a newer driver", .missing.join(", "))]
+    #[error("the {library} library {path} is too old, it lacks {}: install a newer driver", .missing.join(", "))]
     LibraryTooOld {
+        /// Which library.
+        library: VendorLibrary,
         /// Which file.
         path: PathBuf,
         /// Names of the functions.
         missing: Vec<&'static str>,
     },
     /// A call on which everything rests returned an error.
-    #[error("{function} failed with {code}{}", explain(*.code))]
+    #[error("{function} failed with {code}{}", .library.explain(*.code))]
     Call {
+        /// Which library.
+        library: VendorLibrary,
         /// Name of the C function.
         function: &'static str,
         /// What it returned.
@@ -54,6 +109,22 @@ pub enum DiscoveryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file that describes a vendor's devices cannot be used, and none could be before.
+    #[error("{path}: {message}")]
+    Description {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        message: String,
+        /// The stable word.
+        reason: &'static str,
+    },
+    /// Files of the driver do not answer.
+    #[error("{path} does not answer: its file system hangs")]
+    FilesHang {
+        /// Which.
+        path: PathBuf,
+    },
 }
 
 impl DiscoveryError {
@@ -66,7 +137,10 @@ impl DiscoveryError {
             | Self::LibraryTooOld { .. }
             | Self::Call { .. }
             | Self::Hanging { .. }
-            | Self::DeviceNode { .. } => true,
+            | Self::DeviceNode { .. }
+            // The file is read again at every look.
+            | Self::Description { .. }
+            | Self::FilesHang { .. } => true,
         }
     }
 
@@ -79,6 +153,8 @@ impl DiscoveryError {
             Self::Call { .. } => "vendor_call_failed",
             Self::Hanging { .. } => "vendor_call_hangs",
             Self::DeviceNode { .. } => "device_node_missing",
+            Self::Description { reason, .. } => reason,
+            Self::FilesHang { .. } => "file_hangs",
         }
     }
 }
@@ -88,8 +164,36 @@ fn list(paths: &[PathBuf]) -> String {
     shown.join(", ")
 }
 
-/// The vendor's words for the codes that operators meet (`dcmi_interface_api.h`).
-pub(crate) fn explain(code: i32) -> &'static str {
+/// `nvml.h`, `nvmlReturn_t`.
+fn nvml(code: i32) -> &'static str {
+    match code {
+        1 => " (the library is not initialised: it is opened again)",
+        2 => " (invalid argument)",
+        3 => " (not supported by this hardware or driver)",
+        4 => " (not permitted: root is needed)",
+        6 => " (not found)",
+        8 => " (the GPU's external power is not connected)",
+        9 => " (the driver is not loaded)",
+        10 => " (timed out)",
+        11 => " (the kernel has an interrupt problem with the GPU)",
+        14 => " (the GPU's infoROM is corrupted)",
+        15 => {
+            " (the GPU is lost: it fell off the bus, see the kernel's log; it needs a reset or another slot)"
+        }
+        16 => " (the GPU needs a reset)",
+        17 => " (the operating system or a cgroup blocks it)",
+        18 => {
+            " (driver and library are of different versions: reload the driver's kernel modules or reboot the node)"
+        }
+        19 => " (the GPU is in use)",
+        20 => " (out of memory)",
+        999 => " (internal error of the driver)",
+        _ => "",
+    }
+}
+
+/// `dcmi_interface_api.h`.
+fn dcmi(code: i32) -> &'static str {
     match code {
         -8001 => " (invalid parameter)",
         -8002 => " (not permitted: root is needed)",

@@ -4,6 +4,18 @@
 pub mod ascend;
 mod backend;
 mod error;
+mod found;
+pub mod generic;
+mod nodes;
+pub mod nvidia;
+mod rooted;
+mod sysfs;
+mod worker;
+
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod template;
 
 pub use backend::Backend;
-pub use error::DiscoveryError;
+pub use error::{DiscoveryError, VendorLibrary};

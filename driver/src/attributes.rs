@@ -17,11 +17,12 @@ pub const PCIE_ROOT: &str = "resource.kubernetes.io/pcieRoot";
 /// Attributes as they are published.
 pub type Attributes = BTreeMap<String, AttributeValue>;
 
-/// The attributes of a chip.
+/// The attributes of a chip or of a partition of one. A partition stands for no whole chip.
 pub fn of_chip(chip: &Chip, inventory: &Inventory, labels: &NodeLabels) -> Attributes {
     let mut attributes = common(chip, inventory, labels);
-    put(&mut attributes, "type", text("chip"));
-    put(&mut attributes, "chips", AttributeValue::Int(1));
+    let (kind, chips) = if chip.traits.partition.is_some() { ("partition", 0) } else { ("chip", 1) };
+    put(&mut attributes, "type", text(kind));
+    put(&mut attributes, "chips", AttributeValue::Int(chips));
     put(&mut attributes, "uuid", text(chip.uuid.as_str()));
     if let Some(numa) = numa_node(chip) {
         put(&mut attributes, NUMA_NODE, AttributeValue::Int(numa));
@@ -57,9 +58,23 @@ fn common(chip: &Chip, inventory: &Inventory, labels: &NodeLabels) -> Attributes
     put(&mut attributes, "module", AttributeValue::Int(chip.module.map_or(-1, i64::from)));
     put(&mut attributes, "dies", AttributeValue::Int(dies));
     put(&mut attributes, "leaf", text(&labels.leaf));
-    put(&mut attributes, "superpod", text(&labels.superpod));
-    let version = semantic_version(&inventory.driver_version);
-    put(&mut attributes, "driverVersion", AttributeValue::Version(version));
+    // A label is somebody's word for the whole cluster; without one the hardware's own number serves.
+    let superpod = match inventory.superpod {
+        Some(id) if labels.superpod.is_empty() => id.to_string(),
+        _ => labels.superpod.clone(),
+    };
+    put(&mut attributes, "superpod", text(&superpod));
+    let traits = &chip.traits;
+    for (name, vendor) in [
+        ("driverVersion", &inventory.driver_version),
+        ("cudaVersion", &inventory.cuda_version),
+        ("computeCapability", &traits.compute_capability),
+    ] {
+        put(&mut attributes, name, AttributeValue::Version(semantic_version(vendor)));
+    }
+    put(&mut attributes, "linkGroup", text(&traits.link_group));
+    put(&mut attributes, "shareable", AttributeValue::Bool(traits.whole_only.is_none()));
+    put(&mut attributes, "profile", text(traits.partition.as_ref().map_or("", |part| &part.profile)));
     attributes
 }
 

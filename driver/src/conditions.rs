@@ -104,8 +104,10 @@ fn ready(result: &PlannedResult, health: &impl Fn(&DeviceUuid) -> Health) -> Con
     }
     let message = if result.interpose {
         "prepared; the quota is in force for programs that use the vendor's runtime"
-    } else {
+    } else if result.chips.iter().all(|chip| chip.whole) {
         "prepared without quota: the devices are used whole"
+    } else {
+        "prepared without quota: the share is counted, and programs are not held to it"
     };
     Condition { kind: "Ready", status: Truth::True, reason: "Prepared", message: message.to_owned() }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::hardware::{Chip, Health, Inventory, MultiDiePolicy, PciAddress, Vendor};
+use crate::hardware::{Chip, Health, Inventory, MultiDiePolicy, Partition, PciAddress, Traits, Vendor};
 use crate::id::{DeviceName, DeviceUuid, NodeName};
 use crate::order::PublishedOrder;
 use crate::planner::{NodeLabels, PlanInput, plan_pool};
-use crate::quantity::Bytes;
+use crate::quantity::{Bytes, Percent};
 use crate::slices::PoolPlan;
 
 pub(crate) fn chip(card: u32, die: u32, module: bool, memory: Bytes) -> Chip {
@@ -25,6 +25,7 @@ pub(crate) fn chip(card: u32, die: u32, module: bool, memory: Bytes) -> Chip {
         numa_node: Some(i64::from(card / 4)),
         pcie_root: Some(format!("pci0000:{:02x}", card % 256)),
         health: Health::Healthy,
+        traits: Traits::default(),
     }
 }
 
@@ -34,6 +35,7 @@ pub(crate) fn inventory(chips: Vec<Chip>) -> Inventory {
         chips,
         multi_die_policy: MultiDiePolicy::Independent,
         driver_version: "25.0.rc1".to_owned(),
+        cuda_version: String::new(),
         superpod: None,
         problems: Vec::new(),
     }
@@ -42,6 +44,45 @@ pub(crate) fn inventory(chips: Vec<Chip>) -> Inventory {
 /// `modules` dual-die modules of twice 64Gi.
 pub(crate) fn dual(modules: u32) -> Inventory {
     inventory((0..modules).flat_map(|card| [0, 1].map(|die| chip(card, die, true, Bytes::gib(64)))).collect())
+}
+
+/// A GPU of 80Gi.
+pub(crate) fn gpu(card: u32) -> Chip {
+    Chip {
+        uuid: DeviceUuid::new(format!("GPU-{card:04}")).unwrap(),
+        model: "H100".to_owned(),
+        phys_id: card,
+        traits: Traits {
+            compute_capability: "9.0".to_owned(),
+            link_group: "GPU-0000".to_owned(),
+            ..Traits::default()
+        },
+        ..chip(card, 0, false, Bytes::gib(80))
+    }
+}
+
+/// The instance `1g.10gb` with this number of a GPU.
+pub(crate) fn partition(card: u32, gpu_instance: u32) -> Chip {
+    let mut chip = gpu(card);
+    chip.uuid = DeviceUuid::new(format!("MIG-{card:04}-{gpu_instance}")).unwrap();
+    chip.memory = Bytes::gib(10);
+    chip.traits.partition = Some(Partition {
+        gpu_instance,
+        compute_instance: 0,
+        profile: "1g.10gb".to_owned(),
+        cores: Percent(14),
+    });
+    chip
+}
+
+/// A pool of GPUs and their partitions.
+pub(crate) fn gpus(chips: Vec<Chip>) -> Inventory {
+    Inventory {
+        vendor: Vendor::Nvidia,
+        driver_version: "570.124.06".to_owned(),
+        cuda_version: "12.8".to_owned(),
+        ..inventory(chips)
+    }
 }
 
 /// `cards` single-die chips of 64Gi.
@@ -113,6 +154,12 @@ pub(crate) fn any_inventory() -> impl Strategy<Value = Inventory> {
                 chip.module = module.then_some(card);
                 chip.product_name.clone_from(&texts[text]);
                 chip.numa_node = (numa > -2).then_some(numa);
+                if !module && card % 5 == 0 {
+                    let (gpu_instance, cores) = (die + 1, Percent(14));
+                    let profile = texts[text].clone();
+                    chip.traits.partition =
+                        Some(Partition { gpu_instance, compute_instance: 0, profile, cores });
+                }
                 let unique = format!("{card}-{die}");
                 let uuid = if long { format!("{uuid}{unique}") } else { unique };
                 chip.uuid = DeviceUuid::new(uuid.chars().take(64).collect::<String>()).unwrap();

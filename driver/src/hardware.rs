@@ -3,30 +3,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DeviceName, DeviceUuid};
-use crate::quantity::Bytes;
+use crate::id::{DeviceName, DeviceUuid, InvalidId};
+use crate::quantity::{Bytes, Percent};
 
-/// Who makes the accelerator; also the last part of the pool's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Vendor {
-    /// Huawei Ascend NPUs, read through DCMI.
-    Ascend,
-    /// NVIDIA GPUs, read through NVML.
-    Nvidia,
-}
+mod vendor;
 
-impl fmt::Display for Vendor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ascend => "ascend",
-            Self::Nvidia => "nvidia",
-        })
-    }
-}
+pub use vendor::{Vendor, VendorName};
 
 /// Whether the dies of one module may be given to different containers (`dcmi_get_multi_die_policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +44,34 @@ impl fmt::Display for PciAddress {
     }
 }
 
+impl FromStr for PciAddress {
+    type Err = InvalidId;
+
+    /// The form of [`PciAddress::fmt`], digits of either case, the domain also longer.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let refuse = || {
+            InvalidId::new("PCI address", text, "it must be domain:bus:device.function, such as 0000:81:00.0")
+        };
+        let hex = |digits: &str, places: std::ops::RangeInclusive<usize>| {
+            let fits = places.contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            if fits { u32::from_str_radix(digits, 16).ok() } else { None }
+        };
+        let read = || {
+            let (address, function) = text.rsplit_once('.')?;
+            let mut parts = address.split(':');
+            let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
+            let address = Self {
+                domain: hex(domain, 4..=8)?,
+                bus: hex(bus, 2..=2)?.try_into().ok()?,
+                device: hex(device, 2..=2)?.try_into().ok().filter(|device| *device < 32)?,
+                function: hex(function, 1..=1)?.try_into().ok().filter(|function| *function < 8)?,
+            };
+            parts.next().is_none().then_some(address)
+        };
+        read().ok_or_else(refuse)
+    }
+}
+
 /// What the vendor's library says of a chip's health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,10 +84,45 @@ pub enum Health {
     Unknown(String),
 }
 
-/// One chip (die, GPU): the smallest thing that can be claimed whole.
+/// A part of a chip that the hardware keeps apart from its other parts (an instance of a GPU under MIG): it is given
+/// whole, to one claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Id of the GPU instance, unique on the GPU while the instance exists.
+    pub gpu_instance: u32,
+    /// Id of the compute instance, unique in its GPU instance.
+    pub compute_instance: u32,
+    /// The vendor's word for its size, such as `1g.10gb`; empty when unknown.
+    pub profile: String,
+    /// Its compute, in percent of the whole chip's.
+    pub cores: Percent,
+}
+
+/// What only some hardware has, or some drivers tell. Plans of earlier versions lack it: nothing is known then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traits {
+    /// CUDA compute capability, `9.0`; empty where there is none.
+    pub compute_capability: String,
+    /// The same for chips of a node that are joined by the vendor's own links (NVLink); empty for a chip without.
+    pub link_group: String,
+    /// Why the driver cannot let several claims hold parts of the chip; `None` when it can.
+    pub whole_only: Option<String>,
+    /// Which part of the hardware this is; `None` for a whole chip.
+    pub partition: Option<Partition>,
+}
+
+impl Traits {
+    /// Whether there is nothing to say.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One chip (die, GPU, instance of a partitioned GPU): the smallest thing that can be claimed whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chip {
-    /// DCMI card id; for other vendors a number that is stable for the device.
+    /// DCMI card id; a GPU's minor number, which is stable while its driver is loaded.
     pub card: u32,
     /// DCMI device id inside the card; 0 on single-die hardware.
     pub die: u32,
@@ -87,7 +136,7 @@ pub struct Chip {
     pub product_name: String,
     /// Device memory (HBM).
     pub memory: Bytes,
-    /// The number in the device node's name (`/dev/davinci<phys_id>`).
+    /// The number in the device node's name (`/dev/davinci<phys_id>`, `/dev/nvidia<phys_id>`).
     pub phys_id: u32,
     /// PCI address where the hardware tells.
     pub pci: Option<PciAddress>,
@@ -97,12 +146,22 @@ pub struct Chip {
     pub pcie_root: Option<String>,
     /// Health at the time of discovery.
     pub health: Health,
+    /// What only some hardware has.
+    #[serde(default, skip_serializing_if = "Traits::are_none")]
+    pub traits: Traits,
 }
 
 impl Chip {
     /// The chip's name in slices, results and file names.
     pub fn name(&self) -> DeviceName {
-        DeviceName::Chip { card: self.card, die: self.die }
+        match &self.traits.partition {
+            None => DeviceName::Chip { card: self.card, die: self.die },
+            Some(part) => DeviceName::Partition {
+                card: self.card,
+                gpu_instance: part.gpu_instance,
+                compute_instance: part.compute_instance,
+            },
+        }
     }
 }
 
@@ -122,12 +181,16 @@ pub struct Problem {
 pub struct Inventory {
     /// Whose devices.
     pub vendor: Vendor,
-    /// The chips, in no meaningful order; uuids and (card, die) are unique.
+    /// The chips, in no meaningful order; uuids and names are unique. Of a partitioned chip its partitions, and not
+    /// the chip.
     pub chips: Vec<Chip>,
     /// Whether dies may be given out singly.
     pub multi_die_policy: MultiDiePolicy,
     /// The driver's version as the vendor writes it; empty when unknown.
     pub driver_version: String,
+    /// The newest CUDA that the driver serves, `12.8`; empty where there is none.
+    #[serde(default)]
+    pub cuda_version: String,
     /// The super-pod that this node belongs to, where the hardware tells.
     pub superpod: Option<u32>,
     /// What could not be used, and why.
@@ -205,3 +268,6 @@ pub trait ProcessView: Send + Sync {
     /// Why it is not known.
     fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,35 +145,51 @@ impl PoolName {
     pub fn of(node: &NodeName, vendor: crate::hardware::Vendor) -> Result<Self, InvalidId> {
         Self::new(format!("{node}/{vendor}"))
     }
+
+    /// Node and vendor again; `None` for a name that is of another form.
+    pub fn parts(&self) -> Option<(NodeName, crate::hardware::Vendor)> {
+        let (node, vendor) = self.0.split_once('/')?;
+        Some((NodeName::new(node).ok()?, vendor.parse().ok()?))
+    }
 }
 
 fn is_dns_subdomain(s: &str) -> bool {
     (1..=253).contains(&s.len()) && s.split('.').all(is_dns_label)
 }
 
-fn is_dns_label(s: &str) -> bool {
+pub(crate) fn is_dns_label(s: &str) -> bool {
     (1..=63).contains(&s.len())
         && !s.starts_with('-')
         && !s.ends_with('-')
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// A device's name in a slice: `chip-<card>-<die>` or `module-<card>`. Both numbers come from the hardware
-/// (DCMI card and device id), so a vanished card renames nothing.
+/// A device's name in a slice: `chip-<card>-<die>`, `module-<card>` or `partition-<card>-<gpu instance>-<compute
+/// instance>`. The numbers come from the hardware (DCMI card and device id, a GPU's minor number and the ids of its
+/// instances), so a vanished card renames nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
     /// One chip (die).
     Chip {
-        /// DCMI card id.
+        /// DCMI card id, a GPU's minor number.
         card: u32,
-        /// DCMI device id inside the card.
+        /// DCMI device id inside the card, 0 for a GPU.
         die: u32,
     },
     /// One dual-die module, both its chips.
     Module {
         /// DCMI card id.
         card: u32,
+    },
+    /// One instance of a partitioned GPU.
+    Partition {
+        /// The GPU's minor number.
+        card: u32,
+        /// Id of the GPU instance.
+        gpu_instance: u32,
+        /// Id of the compute instance inside it.
+        compute_instance: u32,
     },
 }
 
@@ -182,6 +198,9 @@ impl fmt::Display for DeviceName {
         match self {
             Self::Chip { card, die } => write!(f, "chip-{card}-{die}"),
             Self::Module { card } => write!(f, "module-{card}"),
+            Self::Partition { card, gpu_instance, compute_instance } => {
+                write!(f, "partition-{card}-{gpu_instance}-{compute_instance}")
+            }
         }
     }
 }
@@ -198,10 +217,21 @@ impl FromStr for DeviceName {
         let parsed = match value.split('-').collect::<Vec<_>>().as_slice() {
             ["chip", card, die] => number(card).zip(number(die)).map(|(card, die)| Self::Chip { card, die }),
             ["module", card] => number(card).map(|card| Self::Module { card }),
+            ["partition", card, gpu, compute] => number(card).zip(number(gpu)).zip(number(compute)).map(
+                |((card, gpu_instance), compute_instance)| Self::Partition {
+                    card,
+                    gpu_instance,
+                    compute_instance,
+                },
+            ),
             _ => None,
         };
         parsed.ok_or_else(|| {
-            InvalidId::new("device name", value, "it must be chip-<card>-<die> or module-<card>")
+            InvalidId::new(
+                "device name",
+                value,
+                "it must be chip-<card>-<die>, module-<card> or partition-<card>-<gpu instance>-<compute instance>",
+            )
         })
     }
 }

@@ -2,9 +2,11 @@
 //! and how it is prepared. No I/O, no clock, no Kubernetes client: the binaries are thin shells around this.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod attributes;
 pub mod claim;
 pub mod conditions;
+pub mod controller_config;
 pub mod degrade;
 #[cfg(test)]
 mod fixtures;

@@ -83,7 +83,9 @@ pub fn cards_in_order(names: impl IntoIterator<Item = DeviceName>) -> Vec<u32> {
     names
         .into_iter()
         .map(|name| match name {
-            DeviceName::Chip { card, .. } | DeviceName::Module { card } => card,
+            DeviceName::Chip { card, .. }
+            | DeviceName::Module { card }
+            | DeviceName::Partition { card, .. } => card,
         })
         .filter(|card| seen.insert(*card))
         .collect()

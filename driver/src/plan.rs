@@ -88,6 +88,11 @@ impl PreparePlan {
         self.results.iter().flat_map(|r| &r.chips).map(|c| &c.uuid).collect()
     }
 
+    /// The pools that the claim has devices of, once for each result.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        self.results.iter().map(|r| &r.pool)
+    }
+
     /// The devices that the claim holds and that count as use, with their pools.
     pub fn devices_in_use(&self) -> impl Iterator<Item = (&PoolName, DeviceName)> {
         self.results.iter().filter(|r| !r.admin_access).map(|r| (&r.pool, r.device))

@@ -11,8 +11,9 @@ use crate::order::{PublishedOrder, ordered_cards};
 use crate::quantity::{Bytes, Percent};
 use crate::slices::{
     CARDS_PER_SLICE, Capacity, CapacityValue, CounterSetPlan, CounterUse, DIES_PER_CARD, DevicePlan,
-    MAX_CARD, MAX_COUNTER_SETS, MODULES_PER_SET, MODULES_PER_SLICE, PoolPlan, RequestPolicy, SliceContent,
-    SliceKey, SlicePlan, Taint, TaintEffect, UNHEALTHY_TAINT,
+    MAX_CARD, MAX_COUNTER_SETS, MODULES_PER_SET, MODULES_PER_SLICE, PARTITIONED_CARDS_PER_SLICE,
+    PARTITIONS_PER_CARD, PoolPlan, RequestPolicy, SliceContent, SliceKey, SlicePlan, Taint, TaintEffect,
+    UNHEALTHY_TAINT,
 };
 
 /// Topology from the node's labels; empty when unknown.
@@ -104,18 +105,26 @@ struct Candidate<'a> {
     present: bool,
 }
 
-/// By (card, die): what may be published at all. Vanished chips stay while they or their module are in use.
-fn usable_chips<'a>(
-    input: &PlanInput<'a>,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<(u32, u32), Candidate<'a>> {
-    let mut usable: BTreeMap<(u32, u32), Candidate<'a>> = BTreeMap::new();
+/// Chips and partitions by name: chips by card and die, then partitions.
+type Chips<'a> = BTreeMap<DeviceName, Candidate<'a>>;
+
+/// What may be published at all. Vanished chips stay while they or their module are in use.
+fn usable_chips<'a>(input: &PlanInput<'a>, problems: &mut Vec<Problem>) -> Chips<'a> {
+    let mut usable = Chips::new();
     for chip in &input.inventory.chips {
         if let Err(problem) = check_place(chip) {
             problems.push(problem);
             continue;
         }
-        match usable.entry((chip.card, chip.die)) {
+        if chip.traits.partition.is_some() && partitions_of(&usable, chip.card) >= PARTITIONS_PER_CARD {
+            problems.push(problem_of(
+                chip,
+                "too_many_partitions",
+                "a card's first 8 partitions are published",
+            ));
+            continue;
+        }
+        match usable.entry(chip.name()) {
             Entry::Vacant(place) => {
                 place.insert(Candidate { chip, present: true });
             }
@@ -129,14 +138,24 @@ fn usable_chips<'a>(
     for chip in input.vanished {
         let held = input.in_use.contains(&chip.name())
             || chip.module.is_some_and(|card| input.in_use.contains(&DeviceName::Module { card }));
-        if held && check_place(chip).is_ok() {
-            usable.entry((chip.card, chip.die)).or_insert(Candidate { chip, present: false });
+        let room = chip.traits.partition.is_none() || partitions_of(&usable, chip.card) < PARTITIONS_PER_CARD;
+        if held && room && check_place(chip).is_ok() {
+            usable.entry(chip.name()).or_insert(Candidate { chip, present: false });
         }
     }
     usable
 }
 
+fn partitions_of(chips: &Chips<'_>, card: u32) -> usize {
+    let (first, last) =
+        [0, u32::MAX].map(|id| DeviceName::Partition { card, gpu_instance: id, compute_instance: id }).into();
+    chips.range(first..=last).count()
+}
+
 fn check_place(chip: &Chip) -> Result<(), Problem> {
+    if chip.traits.partition.is_some() && chip.module.is_some() {
+        return Err(problem_of(chip, "module_mismatch", "a part of a module's chip cannot be published"));
+    }
     if chip.card >= MAX_CARD {
         return Err(problem_of(chip, "card_out_of_range", "card ids from 1048576 on cannot be published"));
     }
@@ -163,7 +182,7 @@ fn problem_of(chip: &Chip, reason: &str, message: &str) -> Problem {
 type Modules<'a> = BTreeMap<u32, Vec<Candidate<'a>>>;
 
 /// Dual-die modules by card, dies ascending.
-fn modules<'a>(chips: &BTreeMap<(u32, u32), Candidate<'a>>) -> Modules<'a> {
+fn modules<'a>(chips: &Chips<'a>) -> Modules<'a> {
     let mut modules = Modules::new();
     for candidate in chips.values() {
         if let Some(card) = candidate.chip.module {
@@ -260,15 +279,15 @@ fn module_chip(input: &PlanInput<'_>, card: u32, die: Candidate<'_>) -> Option<D
     Some(device)
 }
 
-fn add_single_chips(
-    input: &PlanInput<'_>,
-    chips: &BTreeMap<(u32, u32), Candidate<'_>>,
-    slices: &mut BTreeMap<SliceKey, SliceContent>,
-) {
+/// Chips of single-die hardware, and partitions.
+fn add_single_chips(input: &PlanInput<'_>, chips: &Chips<'_>, slices: &mut BTreeMap<SliceKey, SliceContent>) {
     for candidate in chips.values().filter(|c| c.chip.module.is_none()) {
         let (card, die) = (candidate.chip.card, candidate.chip.die);
-        let key =
-            SliceKey::Chips((die / DIES_PER_CARD) * (MAX_CARD / CARDS_PER_SLICE) + card / CARDS_PER_SLICE);
+        let key = if candidate.chip.traits.partition.is_some() {
+            SliceKey::Partitions(card / PARTITIONED_CARDS_PER_SLICE)
+        } else {
+            SliceKey::Chips((die / DIES_PER_CARD) * (MAX_CARD / CARDS_PER_SLICE) + card / CARDS_PER_SLICE)
+        };
         let content = slices.entry(key).or_insert_with(|| SliceContent::Devices(Vec::new()));
         if let SliceContent::Devices(devices) = content {
             devices.push(chip_device(input, *candidate));
@@ -278,14 +297,21 @@ fn add_single_chips(
 
 fn chip_device(input: &PlanInput<'_>, candidate: Candidate<'_>) -> DevicePlan {
     let chip = candidate.chip;
+    let partition = chip.traits.partition.as_ref();
+    let shared = partition.is_none() && chip.traits.whole_only.is_none();
+    let (mut memory, mut cores) = (memory_capacity(chip.memory), cores_capacity());
+    if let Some(partition) = partition {
+        cores.value = CapacityValue::Count(u64::from(partition.cores.0));
+    }
+    if !shared {
+        // The API knows no parts of what only one claim may hold.
+        (memory.policy, cores.policy) = (None, None);
+    }
     DevicePlan {
         name: chip.name(),
         attributes: attributes::of_chip(chip, input.inventory, input.labels),
-        capacity: BTreeMap::from([
-            ("memory".to_owned(), memory_capacity(chip.memory)),
-            ("cores".to_owned(), cores_capacity()),
-        ]),
-        allow_multiple_allocations: true,
+        capacity: BTreeMap::from([("memory".to_owned(), memory), ("cores".to_owned(), cores)]),
+        allow_multiple_allocations: shared,
         consumes_counters: Vec::new(),
         taints: taints(candidate.present, input.sick.contains(&chip.name())),
     }

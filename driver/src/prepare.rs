@@ -133,8 +133,12 @@ fn plan_result<'a>(
         pool: pool.pool.clone(),
         device: shortened(&result.device),
     })?;
-    let policy = EffectivePolicy::for_request(&claim.configs, &result.request)
+    let mut policy = EffectivePolicy::for_request(&claim.configs, &result.request)
         .map_err(|source| Refusal::BadConfig { claim: claim.display_name(), source })?;
+    // Regions that nothing reads would only pretend a quota.
+    if !pool.inventory.vendor.enforces_quotas() {
+        policy.interpose = Interpose::Never;
+    }
     let parts = chips
         .iter()
         .map(|chip| plan_chip(claim, result, device, chip))
@@ -163,16 +167,17 @@ fn find_device<'a>(
         .chips
         .iter()
         .filter(|c| match device {
-            DeviceName::Chip { card, die } => {
+            DeviceName::Chip { .. } => {
                 let published = c.module.is_none() || inventory.multi_die_policy != MultiDiePolicy::Union;
-                c.card == card && c.die == die && published
+                c.name() == device && published
             }
             DeviceName::Module { card } => c.module == Some(card),
+            DeviceName::Partition { .. } => c.name() == device,
         })
         .collect();
     chips.sort_by_key(|c| c.die);
     let expected = match device {
-        DeviceName::Chip { .. } => 1,
+        DeviceName::Chip { .. } | DeviceName::Partition { .. } => 1,
         DeviceName::Module { .. } => 2,
     };
     (chips.len() == expected).then_some((device, chips))
@@ -186,7 +191,8 @@ fn plan_chip(
 ) -> Result<PlannedChip, Refusal> {
     let total = published_memory(chip.memory);
     let (memory, cores) = match device {
-        DeviceName::Module { .. } => (total, Percent::FULL),
+        // Given whole, and all the compute of a partition is its holder's.
+        DeviceName::Module { .. } | DeviceName::Partition { .. } => (total, Percent::FULL),
         DeviceName::Chip { .. } => {
             let bad = |key: &str, message: String| Refusal::BadCapacity {
                 claim: claim.display_name(),

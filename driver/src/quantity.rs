@@ -123,6 +123,23 @@ impl Quantity {
     pub fn whole(self) -> Option<u64> {
         if self.0 < 0 || self.0 % NANO != 0 { None } else { u64::try_from(self.0 / NANO).ok() }
     }
+
+    /// The value in units, a fraction counted as one more: how the scheduler reads requests. Zero for negative values,
+    /// the largest number for larger ones.
+    pub fn ceil(self) -> u64 {
+        self.ceil_in(NANO)
+    }
+
+    /// The value in thousandths of a unit, rounded up: how the scheduler counts CPU. Bounded as [`Quantity::ceil`].
+    pub fn ceil_thousandths(self) -> u64 {
+        self.ceil_in(NANO / 1000)
+    }
+
+    fn ceil_in(self, unit: i128) -> u64 {
+        let whole = self.0.max(0) / unit;
+        let more = i128::from(self.0.max(0) % unit != 0);
+        u64::try_from(whole.saturating_add(more)).unwrap_or(u64::MAX)
+    }
 }
 
 impl fmt::Display for Quantity {

@@ -25,6 +25,10 @@ pub const MODULES_PER_SLICE: u32 = 21;
 pub const CARDS_PER_SLICE: u32 = 16;
 /// Dies of one card of single-die hardware that share a slice.
 pub const DIES_PER_CARD: u32 = 4;
+/// Partitioned cards in one device slice: eight partitions each, [`MAX_DEVICES`] together.
+pub const PARTITIONED_CARDS_PER_SLICE: u32 = 8;
+/// Partitions of one card that can be published. No GPU of today has more than seven.
+pub const PARTITIONS_PER_CARD: usize = 8;
 /// Card ids from here on are not published: slice names have five hexadecimal digits.
 pub const MAX_CARD: u32 = 1 << 20;
 
@@ -35,19 +39,24 @@ pub enum SliceKey {
     Counters(u32),
     /// Modules with card / 21 == n, and their chips.
     Modules(u32),
+    /// Partitions of cards with card / 8 == n.
+    Partitions(u32),
     /// Chips of single-die hardware: n = card / 16, plus 65536 for every four dies above the first four.
     Chips(u32),
 }
 
 impl SliceKey {
     const SPAN: u32 = 0x4_0000;
+    /// Partitions have the upper half of the modules' span: those need less than a quarter of it.
+    const PARTITIONS: u32 = Self::SPAN / 2;
 
     /// The number at the beginning of the slice's name. Slices are searched by name, so it is the order too:
-    /// counters, modules, chips.
+    /// counters, modules, partitions, chips.
     pub const fn index(self) -> u32 {
         match self {
             Self::Counters(n) => n,
             Self::Modules(n) => Self::SPAN + n,
+            Self::Partitions(n) => Self::SPAN + Self::PARTITIONS + n,
             Self::Chips(n) => 2 * Self::SPAN + n,
         }
     }
@@ -57,6 +66,7 @@ impl SliceKey {
         let n = index % Self::SPAN;
         match index / Self::SPAN {
             0 => Some(Self::Counters(n)),
+            1 if n >= Self::PARTITIONS => Some(Self::Partitions(n - Self::PARTITIONS)),
             1 => Some(Self::Modules(n)),
             // Chips need twice the room: slices of high die numbers come above those of low ones.
             2 | 3 => Some(Self::Chips(index - 2 * Self::SPAN)),
@@ -89,6 +99,7 @@ impl fmt::Display for SliceKey {
         match self {
             Self::Counters(n) => write!(f, "counters-{n}"),
             Self::Modules(n) => write!(f, "modules-{n}"),
+            Self::Partitions(n) => write!(f, "partitions-{n}"),
             Self::Chips(n) => write!(f, "chips-{n}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Vendor};
+use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Traits, Vendor};
 use vnpu_driver::id::{DeviceName, DeviceUuid, NodeName};
 use vnpu_driver::order::PublishedOrder;
 use vnpu_driver::quantity::Bytes;
@@ -24,12 +24,14 @@ pub(crate) fn inventory(modules: u32) -> Inventory {
         numa_node: None,
         pcie_root: None,
         health: Health::Healthy,
+        traits: Traits::default(),
     };
     Inventory {
         vendor: Vendor::Ascend,
         chips: (0..modules).flat_map(|card| [chip(card, 0), chip(card, 1)]).collect(),
         multi_die_policy: MultiDiePolicy::Independent,
         driver_version: "25.0.rc1".to_owned(),
+        cuda_version: String::new(),
         superpod: None,
         problems: Vec::new(),
     }

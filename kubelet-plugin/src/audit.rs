@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use vnpu_driver::hardware::{Chip, ProcessMemory};
-use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_driver::hardware::{Chip, ProcessError, ProcessMemory};
+use vnpu_driver::id::{ClaimUid, DeviceUuid, PoolName};
 use vnpu_driver::live::allocated;
 use vnpu_driver::plan::PreparePlan;
 use vnpu_driver::record::ClaimState;
@@ -18,6 +18,9 @@ use crate::error::OperationError;
 use crate::hardware::Inventories;
 use crate::node::{Node, blocking};
 
+/// So long a round waits for a vendor's library.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// What is remembered between rounds.
 #[derive(Debug, Default)]
 pub struct Audits {
@@ -26,6 +29,8 @@ pub struct Audits {
     outside: Mutex<BTreeMap<ClaimUid, BTreeSet<DeviceUuid>>>,
     /// UIDs of the pods that each claim is reserved for, as it was last read.
     pods: Mutex<BTreeMap<ClaimUid, Vec<String>>>,
+    /// Pools whose vendor's library has not answered yet.
+    asked: Arc<Mutex<BTreeSet<PoolName>>>,
     /// When something was last done about a claim.
     pub(crate) acted: Mutex<BTreeMap<ClaimUid, tokio::time::Instant>>,
 }
@@ -99,23 +104,14 @@ pub async fn round(
 ) -> Result<Vec<Finding>, OperationError> {
     let plans = plans(node);
     node.audits.keep(|claim| plans.contains_key(claim));
-    let Some(seen) = node.seen.borrow().clone() else { return Ok(Vec::new()) };
+    let seen = Arc::clone(&node.seen.borrow());
     if plans.is_empty() {
         node.metrics.show_strangers(&BTreeMap::new());
         return Ok(Vec::new());
     }
     let books = open_books(node, seen).await?;
-    // With no session open: how long it takes is up to the vendor's library.
-    let backend = Arc::clone(node.materials.backend());
-    let asked = blocking(move || {
-        let ask = |(chip, books): (Chip, Books)| {
-            let answer = backend.processes(&chip);
-            (chip.uuid, books, answer)
-        };
-        Ok::<_, AgentError>(books.into_iter().map(ask).collect::<Vec<_>>())
-    });
     let mut known = Vec::new();
-    for (chip, books, answer) in done(asked.await)? {
+    for (chip, books, answer) in ask(node, books).await {
         match answer {
             Ok(processes) => {
                 told.remove(&chip);
@@ -142,16 +138,57 @@ fn plans(node: &Node) -> BTreeMap<ClaimUid, PreparePlan> {
     })
 }
 
-/// What stands in the ledgers, before the vendor is asked.
-async fn open_books(node: &Arc<Node>, seen: Arc<Inventories>) -> Result<Vec<(Chip, Books)>, OperationError> {
+type Answer = (DeviceUuid, Books, Result<Vec<ProcessMemory>, ProcessError>);
+
+/// Asks the vendors side by side, with no session open: how long it takes is up to their libraries. One that does not
+/// answer in time is not asked again before it did, and of its chips nothing is known in this round.
+async fn ask(node: &Node, books: BTreeMap<PoolName, Vec<(Chip, Books)>>) -> Vec<Answer> {
+    let asked = books.into_iter().filter_map(|(pool, books)| {
+        let backend = Arc::clone(node.materials.vendors().backend(&pool)?);
+        let free = held(&node.audits.asked).insert(pool.clone());
+        if !free {
+            tracing::debug!(%pool, "the vendor's library has not answered about processes yet");
+            return None;
+        }
+        let (asked, name) = (Arc::clone(&node.audits.asked), pool.clone());
+        let asking = tokio::task::spawn_blocking(move || {
+            let ask = |(chip, books): (Chip, Books)| {
+                let answer = backend.processes(&chip);
+                (chip.uuid, books, answer)
+            };
+            let answers: Vec<Answer> = books.into_iter().map(ask).collect();
+            held(&asked).remove(&pool);
+            answers
+        });
+        Some(async move {
+            let answer = tokio::time::timeout(ANSWER, asking).await;
+            if answer.is_err() {
+                tracing::warn!(pool = %name, "the vendor's library does not answer about processes within {ANSWER:?}");
+            }
+            answer
+        })
+    });
+    let answers = futures::future::join_all(asked).await;
+    answers.into_iter().flatten().flatten().flatten().collect()
+}
+
+/// What stands in the ledgers, by pool, before the vendors are asked.
+async fn open_books(
+    node: &Arc<Node>,
+    seen: Arc<Inventories>,
+) -> Result<BTreeMap<PoolName, Vec<(Chip, Books)>>, OperationError> {
     let session = node.session().await?;
     let materials = Arc::clone(&node.materials);
     let books = blocking(move || {
         // Opening the regions cleans up, which another instance must not see.
         let _session = session;
         let agent = materials.agent()?;
-        let there = agent.chips().into_iter().filter_map(|uuid| seen.chip(&uuid).cloned());
-        Ok::<_, AgentError>(there.map(|chip| (chip.clone(), agent.books(&chip.uuid))).collect())
+        let mut books: BTreeMap<PoolName, Vec<(Chip, Books)>> = BTreeMap::new();
+        for uuid in agent.chips() {
+            let Some((pool, chip)) = seen.find(&uuid) else { continue };
+            books.entry(pool.clone()).or_default().push((chip.clone(), agent.books(&uuid)));
+        }
+        Ok::<_, AgentError>(books)
     });
     done(books.await)
 }

@@ -6,12 +6,14 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
+use vnpu_discovery::DiscoveryError;
 use vnpu_driver::hardware::Health;
 
 use crate::checkpoint;
 use crate::config::Settings;
-use crate::run::backend;
+use crate::hardware::{Inventories, Look};
 use crate::sockets::SocketPaths;
+use crate::vendors::Vendors;
 
 /// What was found, and whether the plugin would run.
 #[derive(Debug)]
@@ -75,30 +77,54 @@ pub fn check(settings: &Settings) -> Report {
         };
         report.line("interposer", found);
     }
-    match backend(settings).discover() {
-        Ok(inventory) => {
-            report.line(
-                "hardware",
-                Ok(format!(
-                    "{} {} chips, driver {:?}",
-                    inventory.chips.len(),
-                    inventory.vendor,
-                    inventory.driver_version
-                )),
-            );
-            for problem in inventory.problems {
-                report.line("hardware", Err(format!("{}: {}", problem.object, problem.message)));
-            }
-            for chip in inventory.chips {
-                // No reason to fail: the plugin serves the others, and this one when it is well again.
-                if let Health::Unhealthy(what) | Health::Unknown(what) = &chip.health {
-                    report.note("hardware", &format!("{}: {what}", chip.name()));
-                }
-            }
-        }
-        Err(error) => report.line("hardware", Err(error.to_string())),
+    match Vendors::from_settings(settings) {
+        Ok(vendors) => hardware(&vendors, &mut report),
+        Err(error) => report.line("node", Err(error.to_string())),
     }
     report
+}
+
+/// What each vendor's library says.
+fn hardware(vendors: &Vendors, report: &mut Report) {
+    let mut seen = Inventories::pending(vendors);
+    let mut missing = Vec::new();
+    for source in vendors.iter() {
+        let look = match source.backend.discover() {
+            Ok(inventory) => Look::Seen(inventory),
+            Err(error @ DiscoveryError::LibraryMissing { .. }) if !source.named => {
+                missing.push((source.vendor(), error.to_string()));
+                Look::Missing
+            }
+            Err(error) => {
+                report.line("hardware", Err(format!("{}: {error}", source.vendor())));
+                Look::Pending
+            }
+        };
+        seen = seen.with(&source.pool, look);
+    }
+    // Where all are, that is what is wrong.
+    let none = missing.len() == vendors.iter().count();
+    for (vendor, problem) in missing {
+        if none {
+            report.line("hardware", Err(format!("{vendor}: {problem}")));
+        } else {
+            report.note("hardware", &format!("no {vendor} here: {problem}"));
+        }
+    }
+    for inventory in seen.all() {
+        let (chips, vendor) = (inventory.chips.len(), &inventory.vendor);
+        let found = format!("{chips} {vendor} chips, driver {:?}", inventory.driver_version);
+        report.line("hardware", Ok(found));
+        for problem in &inventory.problems {
+            report.line("hardware", Err(format!("{}: {}", problem.object, problem.message)));
+        }
+        for chip in &inventory.chips {
+            // No reason to fail: the plugin serves the others, and this one when it is well again.
+            if let Health::Unhealthy(what) | Health::Unknown(what) = &chip.health {
+                report.note("hardware", &format!("{}: {what}", chip.name()));
+            }
+        }
+    }
 }
 
 /// Whether a file can be written in the directory; where there is none yet, whether it can be made.

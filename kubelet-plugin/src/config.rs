@@ -1,6 +1,7 @@
 //! What the plugin is told: flags, their environment variables, and the `NodeConfig` file. A flag or variable
 //! that is set wins over the file, the file over the default.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub struct Args {
     /// Path of libdcmi.so; without it the driver root and the system's paths are searched.
     #[arg(long, env = "VNPU_DCMI_LIBRARY")]
     pub dcmi_library: Option<PathBuf>,
+    /// Path of libnvidia-ml.so.1; without it the driver root and the system's paths are searched.
+    #[arg(long, env = "VNPU_NVML_LIBRARY")]
+    pub nvml_library: Option<PathBuf>,
     /// UID of this plugin's pod: makes the sockets' names unique, so that two instances can overlap.
     #[arg(long, env = "VNPU_POD_UID")]
     pub pod_uid: Option<String>,
@@ -83,6 +87,10 @@ pub struct NodeConfig {
     pub api_version: String,
     /// `NodeConfig`.
     pub kind: String,
+    /// Vendors whose accelerators are looked for; one whose library is not on the node has none there. Without it, all.
+    #[serde(default = "defaults::vendors")]
+    #[schemars(length(min = 1))]
+    pub vendors: Vec<VendorName>,
     /// Seconds between two looks at the hardware.
     #[serde(default = "defaults::discovery")]
     #[schemars(range(min = 1, max = 3600))]
@@ -110,7 +118,22 @@ pub struct NodeConfig {
     pub breach_rounds: u32,
 }
 
+/// A vendor, as the file names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VendorName {
+    /// Huawei Ascend NPUs, read through DCMI.
+    Ascend,
+    /// NVIDIA GPUs, read through NVML.
+    Nvidia,
+}
+
 mod defaults {
+    use super::VendorName;
+
+    pub(super) fn vendors() -> Vec<VendorName> {
+        vec![VendorName::Ascend, VendorName::Nvidia]
+    }
     pub(super) const fn discovery() -> u32 {
         5
     }
@@ -136,6 +159,7 @@ impl Default for NodeConfig {
         Self {
             api_version: API_VERSION.to_owned(),
             kind: KIND.to_owned(),
+            vendors: defaults::vendors(),
             discovery_seconds: defaults::discovery(),
             reconcile_seconds: defaults::reconcile(),
             agent_seconds: defaults::agent(),
@@ -263,6 +287,11 @@ impl Settings {
         Ok(Self { args, node, admin, log_format, file })
     }
 
+    /// The vendors that are looked for, each once, in the order in which they keep what two of them claim.
+    pub fn vendors(&self) -> BTreeSet<VendorName> {
+        self.file.vendors.iter().copied().collect()
+    }
+
     /// How many claims are prepared at once, and how many given back.
     pub fn concurrency(&self) -> usize {
         usize::try_from(self.file.concurrency).unwrap_or(32)
@@ -305,6 +334,9 @@ fn parse_file(text: &str) -> Result<NodeConfig, String> {
             "it is {} {}, this program reads {API_VERSION} {KIND}",
             config.api_version, config.kind
         ));
+    }
+    if config.vendors.is_empty() {
+        return Err("vendors is empty: name one, or leave the field out for all".to_owned());
     }
     for (field, value, least, most) in [
         ("discoverySeconds", config.discovery_seconds, 1, 3600),

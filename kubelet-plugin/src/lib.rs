@@ -29,3 +29,4 @@ pub mod service;
 pub mod sockets;
 pub mod status;
 pub mod unprepare;
+pub mod vendors;

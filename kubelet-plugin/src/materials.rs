@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use vnpu_cdi::{CdiDir, CdiError, ContainerEdits, Device, DeviceNode, Mount, Spec, qualified_name};
-use vnpu_discovery::{Backend, DiscoveryError};
-use vnpu_driver::id::{ClaimUid, DeviceUuid};
+use vnpu_discovery::DiscoveryError;
+use vnpu_driver::hardware::Chip;
+use vnpu_driver::id::{ClaimUid, DeviceUuid, PoolName};
 use vnpu_driver::live::{self, Wishes};
 use vnpu_driver::prepare::{PlannedResult, PreparePlan};
 use vnpu_quota_agent::{Agent, AgentError, ClaimRegions};
 
 use crate::crash_at;
-use crate::hardware::Inventories;
+use crate::hardware::{Inventories, Standing};
+use crate::vendors::Vendors;
 
 /// Vendor and class of our CDI devices.
 pub const CDI_KIND: &str = "vnpu.dev/claim";
@@ -39,7 +41,7 @@ pub enum MaterialError {
     Regions(#[from] AgentError),
     /// The vendor's nodes and files.
     #[error("the vendor's device nodes and files: {0}")]
-    Vendor(#[from] DiscoveryError),
+    Edits(#[from] DiscoveryError),
     /// A chip of the plan is not there.
     #[error("chip {chip} of request {request} is absent on this node: check the hardware (`vnpu doctor`)")]
     ChipAbsent {
@@ -48,6 +50,9 @@ pub enum MaterialError {
         /// The request.
         request: String,
     },
+    /// Nobody looks for the vendor of a result's pool.
+    #[error("the devices of pool {0} are not looked for on this node: see `vendors` in its NodeConfig")]
+    Vendor(PoolName),
     /// A device node is missing or something else.
     #[error("{path} is no character device: {problem}; check --dev-root and the vendor's driver")]
     DeviceNode {
@@ -83,8 +88,8 @@ impl MaterialError {
         match self {
             Self::Cdi(e) => e.retryable(),
             Self::Regions(e) => e.retryable(),
-            Self::Vendor(e) => e.retryable(),
-            Self::Path(_) => false,
+            Self::Edits(e) => e.retryable(),
+            Self::Path(_) | Self::Vendor(_) => false,
             Self::ChipAbsent { .. }
             | Self::DeviceNode { .. }
             | Self::Interposer { .. }
@@ -97,7 +102,8 @@ impl MaterialError {
         match self {
             Self::Cdi(e) => e.reason(),
             Self::Regions(e) => e.reason(),
-            Self::Vendor(e) => e.reason(),
+            Self::Edits(e) => e.reason(),
+            Self::Vendor(_) => "vendor_not_served",
             Self::ChipAbsent { .. } => "device_absent",
             Self::DeviceNode { .. } => "device_node",
             Self::Interposer { .. } => "interposer_missing",
@@ -118,12 +124,12 @@ pub enum Condition {
     Missing,
 }
 
-/// The directories, and who is asked. All calls block.
+/// The directories, and who is asked about each vendor's devices. All calls block.
 pub struct Materials {
     cdi_dir: PathBuf,
     runtime_dir: PathBuf,
     interposer_dir: PathBuf,
-    backend: Arc<dyn Backend>,
+    vendors: Vendors,
     /// `None` until first used, and after another instance worked on the regions.
     agent: RwLock<Option<Arc<Agent>>>,
     /// Held while the preload file is looked at and written.
@@ -138,20 +144,20 @@ impl std::fmt::Debug for Materials {
 
 impl Materials {
     /// Nothing is touched before the first call.
-    pub fn new(cdi_dir: &Path, runtime_dir: &Path, interposer_dir: &Path, backend: Arc<dyn Backend>) -> Self {
+    pub fn new(cdi_dir: &Path, runtime_dir: &Path, interposer_dir: &Path, vendors: Vendors) -> Self {
         Self {
             cdi_dir: cdi_dir.to_owned(),
             runtime_dir: runtime_dir.to_owned(),
             interposer_dir: interposer_dir.to_owned(),
-            backend,
+            vendors,
             agent: RwLock::new(None),
             preload: Mutex::new(()),
         }
     }
 
     /// Who is asked about hardware.
-    pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
+    pub fn vendors(&self) -> &Vendors {
+        &self.vendors
     }
 
     /// The regions' keeper, opened at first use.
@@ -218,15 +224,11 @@ impl Materials {
         Ok(())
     }
 
-    /// What there is of a prepared claim. `seen` is `None` while nothing is known of the hardware.
+    /// What there is of a prepared claim.
     ///
     /// # Errors
     /// What is there cannot be read.
-    pub fn condition(
-        &self,
-        plan: &PreparePlan,
-        seen: Option<&Inventories>,
-    ) -> Result<Condition, MaterialError> {
+    pub fn condition(&self, plan: &PreparePlan, seen: &Inventories) -> Result<Condition, MaterialError> {
         let found = match self.cdi()?.read(plan.claim.as_str()) {
             Ok(spec) => spec,
             // Something that is no CDI file of ours: it is made again.
@@ -239,8 +241,8 @@ impl Materials {
         if !defined || (plan.interposed() && regions.is_none()) {
             return Ok(Condition::Missing);
         }
-        // What cannot be made now, because a chip is gone, is no better than what is there.
-        let wanted = seen.and_then(|seen| self.spec(plan, seen, regions.as_ref()).ok());
+        // What cannot be made now, because a chip is gone or nothing is known of it yet, is no better than what is there.
+        let wanted = self.spec(plan, seen, regions.as_ref()).ok();
         Ok(if wanted.is_none_or(|wanted| wanted == found) { Condition::Current } else { Condition::Outdated })
     }
 
@@ -302,15 +304,18 @@ impl Materials {
         seen: &Inventories,
         regions: Option<&ClaimRegions>,
     ) -> Result<Device, MaterialError> {
-        let mut chips = Vec::with_capacity(result.chips.len());
-        for chip in &result.chips {
-            let found = seen.chip(&chip.uuid).ok_or_else(|| MaterialError::ChipAbsent {
-                chip: chip.uuid.clone(),
-                request: result.request.to_string(),
-            })?;
-            chips.push(found.clone());
-        }
-        let vendor = self.backend.edits(&chips)?;
+        let absent =
+            |chip: DeviceUuid| MaterialError::ChipAbsent { chip, request: result.request.to_string() };
+        let chips = match seen.standing(result.pool.as_str()) {
+            Standing::Known(inventory) => result.chips_in(inventory).map_err(absent)?,
+            Standing::Pending | Standing::Absent => match result.chips.first() {
+                Some(chip) => return Err(absent(chip.uuid.clone())),
+                None => Vec::new(),
+            },
+        };
+        let chips: Vec<Chip> = chips.into_iter().cloned().collect();
+        let backend = self.vendors.backend(&result.pool);
+        let vendor = backend.ok_or_else(|| MaterialError::Vendor(result.pool.clone()))?.edits(&chips)?;
         let mut edits = ContainerEdits::default();
         for node in &vendor.device_nodes {
             check_node(&node.host_path)?;

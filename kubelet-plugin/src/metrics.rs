@@ -89,8 +89,8 @@ pub struct Metrics {
     pub prepared: Gauge,
     /// Chips seen by discovery, by vendor.
     pub chips: Family<Pool, Gauge>,
-    /// Devices that discovery could not use.
-    pub problems: Gauge,
+    /// Devices that discovery could not use, by vendor.
+    pub problems: Family<Pool, Gauge>,
     /// Writes of slices to the API server.
     pub slice_writes: Counter,
     /// Whether the API server took everything of the slices: 1, or 0 when it dropped fields.
@@ -139,7 +139,7 @@ impl Metrics {
             durations: Family::new_with_constructor(buckets),
             prepared: Gauge::default(),
             chips: Family::default(),
-            problems: Gauge::default(),
+            problems: Family::default(),
             slice_writes: Counter::default(),
             slices_complete: Gauge::default(),
             reaped: Counter::default(),

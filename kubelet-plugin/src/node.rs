@@ -1,6 +1,7 @@
 //! What all operations on claims share: checkpoint, materials, API client, hardware, locks and limits. The
 //! operations themselves are `prepare` and `unprepare`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +33,7 @@ pub struct Node {
     pub materials: Arc<Materials>,
     /// The API client, set once it is made.
     pub client: Arc<SetOnce<Client>>,
-    /// What discovery saw last.
+    /// What is known of the hardware.
     pub seen: Seen,
     /// Counters.
     pub metrics: Metrics,
@@ -72,10 +73,12 @@ impl Node {
         Ok(session)
     }
 
-    /// The newest inventories, waiting for the first look at the hardware to end.
-    pub async fn inventories(&self) -> Option<Arc<Inventories>> {
+    /// What is known of the hardware, waiting until that is all of these pools. What is known of other vendors' is not
+    /// waited for.
+    pub async fn inventories(&self, pools: &BTreeSet<&str>) -> Option<Arc<Inventories>> {
         let mut seen = self.seen.clone();
-        seen.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone())
+        let known = |seen: &Arc<Inventories>| seen.know(pools.iter().copied());
+        seen.wait_for(known).await.ok().map(|seen| Arc::clone(&seen))
     }
 
     /// Says that claims came or went.

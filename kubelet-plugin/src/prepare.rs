@@ -1,10 +1,11 @@
 //! Preparing one claim: decide, write down, make, write down, answer. Every step may be cut off and repeated.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vnpu_driver::claim::Claim;
-use vnpu_driver::id::ClaimUid;
+use vnpu_driver::id::{ClaimUid, PoolName};
 use vnpu_driver::live::Wishes;
 use vnpu_driver::prepare::{PreparePlan, check_after_tombstone, plan_prepare};
 use vnpu_driver::record::{ClaimState, Event, PrepareStep, next_prepare};
@@ -82,10 +83,17 @@ pub async fn prepare(node: &Arc<Node>, name: &ClaimName) -> Result<PreparePlan, 
 }
 
 async fn read(node: &Arc<Node>, name: &ClaimName) -> Result<(Arc<Inventories>, Claim), OperationError> {
-    let seen = node.inventories().await.ok_or(OperationError::NotReady("discovery"))?;
     let client = node.client.wait().await;
-    let claim = read_claim(&kubeapi::claim(client, &name.namespace, &name.name).await?)?;
-    Ok((seen, claim))
+    loop {
+        let claim = read_claim(&kubeapi::claim(client, &name.namespace, &name.name).await?)?;
+        let pools: BTreeSet<&str> = claim.results.iter().map(|result| result.pool.as_str()).collect();
+        let seen = Arc::clone(&node.seen.borrow());
+        if seen.know(pools.iter().copied()) {
+            return Ok((seen, claim));
+        }
+        node.inventories(&pools).await.ok_or(OperationError::NotReady("discovery"))?;
+        // It may have taken long: the claim is read again.
+    }
 }
 
 /// Makes again what is missing of a prepared claim, and what no longer fits the hardware's numbers: containers
@@ -96,19 +104,18 @@ async fn read(node: &Arc<Node>, name: &ClaimName) -> Result<(Arc<Inventories>, C
 /// Something is missing and cannot be made; [`OperationError::NotReady`] when only the first look at the hardware
 /// is missing, which is not waited for here: the session and the claim's lock keep others waiting.
 pub async fn mend(node: &Arc<Node>, session: &Session, plan: &PreparePlan) -> Result<(), OperationError> {
-    let (materials, wanted, seen) = (Arc::clone(&node.materials), plan.clone(), node.seen.borrow().clone());
-    let known = seen.clone();
-    let condition = work(session, move || materials.condition(&wanted, known.as_deref())).await?;
-    let hardware = || seen.ok_or(OperationError::NotReady("discovery"));
-    match condition {
+    let seen = Arc::clone(&node.seen.borrow());
+    let (materials, wanted, known) = (Arc::clone(&node.materials), plan.clone(), Arc::clone(&seen));
+    match work(session, move || materials.condition(&wanted, &known)).await? {
         Condition::Current => Ok(()),
         Condition::Missing => {
-            let seen = hardware()?;
+            if !seen.know(plan.pools().map(PoolName::as_str)) {
+                return Err(OperationError::NotReady("discovery"));
+            }
             tracing::warn!(claim = %plan.claim, "CDI file or regions of a prepared claim are missing: they are made again");
             make(node, session, plan, &seen).await
         }
         Condition::Outdated => {
-            let seen = hardware()?;
             tracing::info!(claim = %plan.claim, "the hardware's numbers or files have changed: the CDI file of a prepared claim is made again");
             if let Err(error) = make(node, session, plan, &seen).await {
                 tracing::warn!(claim = %plan.claim, %error, "a prepared claim's CDI file stays as it was");

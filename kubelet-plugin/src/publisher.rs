@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
@@ -20,13 +21,14 @@ use vnpu_driver::hardware::{Chip, Inventory};
 use vnpu_driver::id::{DeviceName, PoolName};
 use vnpu_driver::order::{PublishedOrder, cards_in_order, published_order};
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool, sick_chips};
+use vnpu_driver::prepare::NodePool;
 use vnpu_driver::slices::{PoolPlan, SliceKey};
 use vnpu_kube_types::compare::dropped_fields;
 use vnpu_kube_types::slice::{NodeOwner, key_of};
 use vnpu_kube_types::sync::{SliceWrite, sync};
 use vnpu_telemetry::Readiness;
 
-use crate::hardware::Inventories;
+use crate::hardware::{Inventories, Standing};
 use crate::node::Node;
 
 /// Changes are gathered for so long before they are written.
@@ -78,6 +80,15 @@ struct Publisher {
     problems: BTreeSet<String>,
 }
 
+/// The part of a Node object that its watch brings.
+type PartialNode = PartialObjectMeta<NodeObject>;
+
+/// Where a node stands, by its labels.
+fn topology(labels: &BTreeMap<String, String>) -> NodeLabels {
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    NodeLabels { leaf: label("vnpu.dev/leaf"), superpod: label("vnpu.dev/superpod") }
+}
+
 impl Publisher {
     fn new(node: Arc<Node>, client: Client) -> Self {
         let selector = format!("spec.driver={DRIVER_NAME},spec.nodeName={}", node.name);
@@ -104,6 +115,10 @@ impl Publisher {
         let watch =
             watcher(self.slices.clone(), watcher::Config::default().fields(&self.selector)).default_backoff();
         let mut watch = pin!(watch);
+        // The node's labels say where it stands; they may be filled in after the plugin's start. Only metadata is sent.
+        let own = watcher::Config::default().fields(&format!("metadata.name={}", self.node.name));
+        let labels = watcher(Api::<PartialNode>::all(self.client.clone()), own).default_backoff();
+        let mut labels = pin!(labels);
         let mut pause = DEBOUNCE;
         let mut resync = Instant::now() + RESYNC;
         loop {
@@ -137,6 +152,7 @@ impl Publisher {
                 _ = seen.changed() => {}
                 () = changed.notified() => {}
                 event = watch.next() => self.heard(event),
+                event = labels.next() => self.heard_node(event),
             }
             // Counted from the first change, so that what comes with it is in the same round: hardware that fails
             // does so piece by piece. The first publication is not held up.
@@ -184,6 +200,23 @@ impl Publisher {
         }
     }
 
+    /// Another Node of the same name, or other labels of topology: it is read again for the next round.
+    fn heard_node(&mut self, event: Option<Result<watcher::Event<PartialNode>, watcher::Error>>) {
+        match event {
+            Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
+                let known =
+                    self.owner.as_ref().map(|(owner, labels)| (Some(owner.uid.clone()), labels.clone()));
+                if known != Some((node.uid(), topology(node.labels()))) {
+                    self.owner = None;
+                }
+            }
+            Some(Ok(watcher::Event::Delete(_))) => self.owner = None,
+            Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+            Some(Err(error)) => tracing::debug!(%error, "the watch on the node was interrupted"),
+            None => {}
+        }
+    }
+
     fn keep(&mut self, slice: ResourceSlice) {
         let name = slice.name_any();
         if self.observed.get(&name).is_none_or(|ours| version(ours) <= version(&slice)) {
@@ -191,9 +224,12 @@ impl Publisher {
         }
     }
 
-    /// Brings the slices to what they should be; `false` when the hardware is not known yet.
+    /// Brings the slices to what they should be, as far as the hardware is known; `false` when nothing of it is.
     async fn round(&mut self) -> Result<bool, PublishError> {
-        let Some(seen) = self.node.seen.borrow().clone() else { return Ok(false) };
+        let seen = Arc::clone(&self.node.seen.borrow());
+        if seen.node_pools().is_empty() {
+            return Ok(false);
+        }
         if self.owner.is_none() {
             self.owner = Some(self.read_node().await?);
         }
@@ -203,10 +239,13 @@ impl Publisher {
             self.observed = found.items.into_iter().map(|s| (s.name_any(), s)).collect();
             self.listed = true;
         }
-        for inventory in seen.all() {
+        // Of a vendor that this node has nothing of, what claims hold stays, as absent, until they give it back.
+        let held = seen.absent_pools().into_iter().filter(|absent| self.holds(absent.pool.as_str()));
+        let pools: Vec<NodePool<'_>> = seen.node_pools().into_iter().chain(held).collect();
+        for NodePool { pool, inventory } in pools {
             // At most once per kind of field that the server may drop, and once more for the result.
             for _ in 0..4 {
-                if !self.publish(inventory, &seen).await? {
+                if !self.publish(pool, inventory).await? {
                     break;
                 }
             }
@@ -215,13 +254,21 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Deletes this node's slices of pools that nothing here publishes any more.
+    /// Whether claims hold devices of a pool.
+    fn holds(&self, pool: &str) -> bool {
+        self.node
+            .store
+            .look(|state| state.plans().any(|plan| plan.devices_in_use().any(|(of, _)| of.as_str() == pool)))
+    }
+
+    /// Deletes this node's slices of pools that it has nothing of and of which claims hold nothing.
     async fn delete_strays(&mut self, seen: &Inventories) -> Result<(), PublishError> {
-        let pools: BTreeSet<&str> = seen.node_pools().iter().map(|known| known.pool.as_str()).collect();
         let stray = |slice: &ResourceSlice| {
+            let pool = slice.spec.pool.name.as_str();
             slice.spec.driver == DRIVER_NAME
                 && slice.spec.node_name.as_deref() == Some(self.node.name.as_str())
-                && !pools.contains(slice.spec.pool.name.as_str())
+                && seen.standing(pool) == Standing::Absent
+                && !self.holds(pool)
         };
         let deletes: Vec<SliceWrite> = self
             .observed
@@ -244,15 +291,13 @@ impl Publisher {
         let nodes: Api<NodeObject> = Api::all(self.client.clone());
         let node = nodes.get(self.node.name.as_str()).await.map_err(api("read the Node object"))?;
         let uid = node.uid().ok_or(PublishError::Node(self.node.name.to_string(), "it has no UID"))?;
-        let label = |name: &str| node.labels().get(name).cloned().unwrap_or_default();
-        let labels = NodeLabels { leaf: label("vnpu.dev/leaf"), superpod: label("vnpu.dev/superpod") };
-        Ok((NodeOwner { name: self.node.name.clone(), uid }, labels))
+        Ok((NodeOwner { name: self.node.name.clone(), uid }, topology(node.labels())))
     }
 
     /// Publishes one pool; `true` when the server dropped fields and the plan has to be made again.
-    async fn publish(&mut self, inventory: &Inventory, seen: &Inventories) -> Result<bool, PublishError> {
+    async fn publish(&mut self, pool: &PoolName, inventory: &Inventory) -> Result<bool, PublishError> {
         let Some((owner, labels)) = self.owner.clone() else { return Ok(false) };
-        let plan = self.plan(inventory, &labels, seen)?;
+        let plan = self.plan(pool, inventory, &labels)?;
         let observed: Vec<ResourceSlice> = self.observed.values().cloned().collect();
         let highest = self.highest.entry(plan.pool.clone()).or_default();
         let wanted = sync(&plan, &observed, &owner, *highest);
@@ -279,17 +324,15 @@ impl Publisher {
 
     fn plan(
         &mut self,
+        pool: &PoolName,
         inventory: &Inventory,
         labels: &NodeLabels,
-        seen: &Inventories,
     ) -> Result<PoolPlan, PublishError> {
-        let pool =
-            PoolName::of(&self.node.name, inventory.vendor).map_err(vnpu_driver::planner::PlanError::from)?;
-        let (in_use, vanished) = self.held(&pool, seen);
+        let (in_use, vanished) = self.held(pool, inventory);
         let sick = sick_chips(inventory);
         // After a restart the slices are the memory of it.
         let observed = &self.observed;
-        let order = self.order.entry(pool.clone()).or_insert_with(|| observed_order(&pool, observed));
+        let order = self.order.entry(pool.clone()).or_insert_with(|| observed_order(pool, observed));
         let plan = plan_pool(&PlanInput {
             node: &self.node.name,
             inventory,
@@ -308,17 +351,14 @@ impl Publisher {
     }
 
     /// Devices of a pool that claims hold, and the chips among them that discovery no longer sees.
-    fn held(&self, pool: &PoolName, seen: &Inventories) -> (BTreeSet<DeviceName>, Vec<Chip>) {
+    fn held(&self, pool: &PoolName, inventory: &Inventory) -> (BTreeSet<DeviceName>, Vec<Chip>) {
         self.node.store.look(|state| {
             let mut in_use = BTreeSet::new();
             let mut vanished = BTreeMap::new();
             for plan in state.plans() {
                 in_use.extend(plan.devices_in_use().filter(|(p, _)| *p == pool).map(|(_, device)| device));
-                for chip in plan.results.iter().filter(|r| r.pool == *pool).flat_map(|r| &r.chips) {
-                    if seen.chip(&chip.uuid).is_none() {
-                        vanished.insert(chip.uuid.clone(), chip.seen.clone());
-                    }
-                }
+                let gone = plan.vanished_chips(pool, inventory);
+                vanished.extend(gone.map(|chip| (chip.uuid.clone(), chip.clone())));
             }
             (in_use, vanished.into_values().collect())
         })

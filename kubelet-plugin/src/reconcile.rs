@@ -35,15 +35,21 @@ pub async fn run(node: Arc<Node>, period: std::time::Duration, stop: Cancellatio
     let mut seen = node.seen.clone();
     // At once: after a reboot or an outage the API server knows what this node does not.
     while !stop.is_cancelled() {
-        if let Err(error) = pass(&node, &stop).await {
+        let waits = pass(&node, &stop).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "reconciliation is not complete; it is repeated");
-        }
+            false
+        });
         let next = tokio::time::Instant::now() + period;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next) => break,
-                Ok(()) = seen.changed() => follow_hardware(&node, &stop).await,
+                Ok(()) = seen.changed() => {
+                    follow_hardware(&node, &stop).await;
+                    if waits {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -161,14 +167,15 @@ async fn follow_hardware(node: &Arc<Node>, stop: &CancellationToken) {
 /// The API server did not answer about what nobody knows, or the checkpoint cannot be used; single claims are
 /// logged.
 pub async fn reconcile(node: &Arc<Node>) -> Result<(), OperationError> {
-    pass(node, &CancellationToken::new()).await
+    pass(node, &CancellationToken::new()).await.map(|_| ())
 }
 
-async fn pass(node: &Arc<Node>, stop: &CancellationToken) -> Result<(), OperationError> {
+/// Whether something waits for more to be known of the hardware.
+async fn pass(node: &Arc<Node>, stop: &CancellationToken) -> Result<bool, OperationError> {
     let plans: Vec<PreparePlan> = node.store.look(|state| state.plans().cloned().collect());
     for plan in &plans {
         if stop.is_cancelled() {
-            return Ok(());
+            return Ok(false);
         }
         if let Err(error) = reconcile_one(node, plan, stop).await {
             tracing::warn!(claim = %plan.claim, %error, "a claim could not be reconciled yet");
@@ -300,34 +307,37 @@ async fn give_back(
 }
 
 /// CDI files and regions without a record: after a damaged checkpoint they are the memory of what was prepared.
-/// Those of claims that the API server still shows as ours are taken over, the others removed.
-async fn adopt_or_remove(node: &Arc<Node>, stop: &CancellationToken) -> Result<(), OperationError> {
+/// Those of claims that the API server still shows as ours are taken over, the others removed. Returns whether one
+/// waits for its hardware to be known: what runs there needs no record until then.
+async fn adopt_or_remove(node: &Arc<Node>, stop: &CancellationToken) -> Result<bool, OperationError> {
     let unknown = unknown_claims(node).await?;
     if unknown.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let Some(claims) = unless_stopped(stop, list_claims(node, &unknown)).await? else { return Ok(()) };
+    let Some(claims) = unless_stopped(stop, list_claims(node, &unknown)).await? else { return Ok(false) };
+    let mut waits = false;
     for uid in &unknown {
         if stop.is_cancelled() {
             break;
         }
-        if let Err(error) = adopt_or_remove_one(node, uid, claims.get(uid.as_str()), stop).await {
-            tracing::warn!(claim = %uid, %error, "what lies here of an unknown claim stays as it is for now");
+        match adopt_or_remove_one(node, uid, claims.get(uid.as_str())).await {
+            Ok(()) => {}
+            Err(OperationError::NotReady(_)) => waits = true,
+            Err(error) => {
+                tracing::warn!(claim = %uid, %error, "what lies here of an unknown claim stays as it is for now");
+            }
         }
     }
     node.note_change();
-    Ok(())
+    Ok(waits)
 }
 
 async fn adopt_or_remove_one(
     node: &Arc<Node>,
     uid: &ClaimUid,
     listed: Option<&ResourceClaim>,
-    stop: &CancellationToken,
 ) -> Result<(), OperationError> {
     let claim = listed.map(read_claim).transpose()?;
-    let known = async { node.inventories().await.ok_or(OperationError::NotReady("discovery")) };
-    let Some(seen) = unless_stopped(stop, known).await? else { return Ok(()) };
     let _one = node.locks.lock(uid).await;
     let session = node.session().await?;
     let state = node.store.state(uid);
@@ -340,6 +350,10 @@ async fn adopt_or_remove_one(
         tracing::warn!(claim = %uid, "CDI file or regions of an unknown claim are removed");
         return undo(node, &session, uid).await;
     };
+    let seen = Arc::clone(&node.seen.borrow());
+    if !seen.know(claim.results.iter().map(|result| result.pool.as_str())) {
+        return Err(OperationError::NotReady("discovery"));
+    }
     // What runs already is not refused for what else is there; and what cannot be planned now, because a chip is
     // away for a moment, runs on with what it has.
     let plan = plan_prepare(&claim, uid, &seen.node_pools(), [])?;

@@ -1,50 +1,37 @@
 //! Puts the parts together: sockets first, then hardware, API client and checkpoint side by side, then the loops;
 //! and takes them down in two stages when asked to end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{SetOnce, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use vnpu_discovery::Backend;
-use vnpu_discovery::ascend::{Ascend, AscendOptions};
+use vnpu_daemon::{Signals, kubeapi};
 use vnpu_telemetry::{Admin, LevelHandle, Readiness};
 
 use crate::audit::{self, Audits};
 use crate::checkpoint::{Presence, Store};
 use crate::config::Settings;
-use crate::discover::{self, Discover};
+use crate::discover::{self, Discover, Progress};
 use crate::events::Events;
-use crate::hardware::Seen;
+use crate::hardware::{Inventories, Seen};
 use crate::keyed::KeyedLocks;
-use crate::kubeapi;
 use crate::live::{self, Live};
 use crate::materials::Materials;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::service::DraService;
 use crate::sockets::{BoundSocket, SocketPaths, remove_dead};
+use crate::vendors::Vendors;
 use crate::{publisher, reconcile, regions, server};
 
 /// How long operations may go on after the first signal: pods get 30 s to end.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// The vendor backend that the settings ask for.
-pub fn backend(settings: &Settings) -> Arc<dyn Backend> {
-    Arc::new(Ascend::new(AscendOptions {
-        dcmi_library: settings.args.dcmi_library.clone(),
-        driver_root: settings.args.driver_root.clone(),
-        dev_root: settings.args.dev_root.clone(),
-        ..AscendOptions::default()
-    }))
-}
 
 /// Runs the plugin until a signal ends it.
 ///
@@ -70,29 +57,35 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     serve_admin(&settings, registry, &readiness, level, &place, &stop, &mut tasks).await?;
 
-    let backend = backend(&settings);
-    let (seen, seen_by_all) = watch::channel(None);
-    let discover = Discover {
-        node: settings.node.clone(),
-        backend: Arc::clone(&backend),
-        seen,
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-    };
-    let (period, token) = (settings.discovery_period(), stop.clone());
-    tasks.spawn(async move {
-        discover::run(discover, period, token).await;
-        Ok(())
-    });
+    let vendors = Vendors::from_settings(&settings).context("the node's name")?;
+    let (seen, seen_by_all) = watch::channel(Arc::new(Inventories::pending(&vendors)));
+    let progress = Progress::new(readiness.clone(), &vendors);
+    for source in vendors.iter() {
+        let discover = Discover {
+            source: source.clone(),
+            seen: seen.clone(),
+            metrics: metrics.clone(),
+            progress: progress.clone(),
+        };
+        let (period, token) = (settings.discovery_period(), stop.clone());
+        tasks.spawn(async move {
+            discover::run(discover, period, token).await;
+            Ok(())
+        });
+    }
     let client: Arc<SetOnce<Client>> = Arc::default();
     let (connecting, kubeconfig, token) =
         (Arc::clone(&client), settings.args.kubeconfig.clone(), stop.clone());
     tasks.spawn(async move {
-        token.run_until_cancelled(connect(kubeconfig.as_deref(), &connecting)).await;
+        if let Some(client) = token.run_until_cancelled(kubeapi::reach(kubeconfig.as_deref())).await {
+            let _ = connecting.set(client);
+            // A task that ends is a part that died; this one has done its work.
+            token.cancelled().await;
+        }
         Ok(())
     });
 
-    let opening = open_node(&settings, backend, seen_by_all, client, metrics, &readiness);
+    let opening = open_node(&settings, vendors, seen_by_all, client, metrics, &readiness);
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,
@@ -179,28 +172,9 @@ fn claims_page(place: &SetOnce<Arc<Node>>) -> String {
     serde_json::Value::from(claims).to_string()
 }
 
-/// Makes the API client, trying again for as long as it takes: a kubeconfig may be written after the start.
-async fn connect(kubeconfig: Option<&Path>, place: &SetOnce<Client>) {
-    let mut pause = Duration::from_millis(250);
-    loop {
-        match kubeapi::connect(kubeconfig, kubeapi::Patience::default()).await {
-            Ok(client) => {
-                let _ = place.set(client);
-                // A task that ends is a part that died; this one has done its work.
-                return std::future::pending().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(30));
-            }
-        }
-    }
-}
-
 async fn open_node(
     settings: &Settings,
-    backend: Arc<dyn Backend>,
+    vendors: Vendors,
     seen: Seen,
     client: Arc<SetOnce<Client>>,
     metrics: Metrics,
@@ -226,7 +200,7 @@ async fn open_node(
     let node = Node {
         name: settings.node.clone(),
         store,
-        materials: Arc::new(Materials::new(&args.cdi_dir, &args.runtime_dir, &args.interposer_dir, backend)),
+        materials: Arc::new(Materials::new(&args.cdi_dir, &args.runtime_dir, &args.interposer_dir, vendors)),
         events: Events::new(settings.node.clone(), Arc::clone(&client), tasks.clone()),
         client,
         seen,
@@ -275,28 +249,6 @@ fn start_loops(
         regions::run(worker, period, token).await;
         Ok(())
     });
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("cannot handle SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot handle SIGINT")?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// First stage: no new calls, sockets away, running operations end. A second signal or the grace period cuts them

@@ -17,6 +17,7 @@ use vnpu_driver::share::ClaimShares;
 use vnpu_kube_types::status::{FIELD_MANAGER, status_current, status_patch};
 use vnpu_quota_agent::{AgentError, Attached};
 
+use crate::hardware::Standing;
 use crate::live;
 use crate::node::{Node, blocking};
 
@@ -84,8 +85,8 @@ pub async fn write(
 
 /// What is to be said of a claim now.
 pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus> {
-    let seen = node.seen.borrow().clone();
-    let mut plan = seen.as_ref().map_or_else(|| plan.clone(), |seen| seen.renumbered(plan));
+    let seen = Arc::clone(&node.seen.borrow());
+    let mut plan = seen.renumbered(plan);
     let mut attached = Attachment::Unknown;
     if plan.interposed()
         && let Some((told, in_force)) = read_regions(node, &plan).await
@@ -94,8 +95,12 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
         // A quota may have changed since the claim was prepared.
         plan.shares = in_force;
     }
-    let health = |uuid: &DeviceUuid| match seen.as_ref().and_then(|s| s.chip(uuid)) {
+    let of = |uuid: &DeviceUuid| plan.results.iter().find(|r| r.chips.iter().any(|c| c.uuid == *uuid));
+    let health = |uuid: &DeviceUuid| match seen.chip(uuid) {
         Some(chip) => chip.health.clone(),
+        None if of(uuid).is_some_and(|r| seen.standing(r.pool.as_str()) == Standing::Pending) => {
+            Health::Unknown("the hardware was not looked at yet".to_owned())
+        }
         None => Health::Unhealthy("the hardware no longer reports it".to_owned()),
     };
     let outside = node.audits.outside(&plan.claim);

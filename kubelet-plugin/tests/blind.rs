@@ -33,7 +33,7 @@ async fn rebooted() -> Bench {
 #[tokio::test]
 async fn a_claim_is_given_back_while_no_hardware_is_seen() {
     let bench = rebooted().await;
-    let (_sender, seen) = watch::channel(None);
+    let (_sender, seen) = watch::channel(bench.unseen());
     let (node, _) = bench.start_seeing(seen).await;
     timeout(SOON, recover_all(&node)).await.expect("recovery does not wait for hardware").unwrap();
     timeout(SOON, unprepare(&node, &name(1))).await.expect("nor does giving back").unwrap();
@@ -42,14 +42,14 @@ async fn a_claim_is_given_back_while_no_hardware_is_seen() {
 #[tokio::test]
 async fn a_prepare_that_waits_for_hardware_keeps_no_other_instance_out() {
     let bench = rebooted().await;
-    let (sender, seen) = watch::channel(None);
+    let (sender, seen) = watch::channel(bench.unseen());
     let (node, _) = bench.start_seeing(seen).await;
     let waiting = tokio::spawn(async move { prepare(&node, &name(1)).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
     let other = bench.start().await;
     drop(timeout(SOON, other.session()).await.expect("the other instance can work").unwrap());
-    sender.send(Some(bench.inventories())).unwrap();
+    sender.send(bench.inventories()).unwrap();
     timeout(SOON, waiting).await.expect("the hardware is seen now").unwrap().unwrap();
     assert_eq!(bench.cdi_devices().len(), 1);
     assert!(bench.regions().contains(&uid(1)));

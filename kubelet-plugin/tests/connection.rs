@@ -21,8 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use vnpu_daemon::kubeapi::{Patience, connect};
 use vnpu_kubelet_plugin::error::OperationError;
-use vnpu_kubelet_plugin::kubeapi::{self, ApiError, Patience};
+use vnpu_kubelet_plugin::kubeapi::{self, ApiError};
 
 /// An API server that has one claim.
 #[derive(Default)]
@@ -104,7 +105,7 @@ async fn read(client: &kube::Client) -> Result<(), ApiError> {
 async fn concurrent_calls_share_one_connection_where_the_server_speaks_http2() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Arc::new(Server::default()));
     let port = server.start(dir.path(), &["h2", "http/1.1"]).await;
-    let client = kubeapi::connect(Some(&kubeconfig(dir.path(), port)), Patience::default()).await.unwrap();
+    let client = connect(Some(&kubeconfig(dir.path(), port)), Patience::default()).await.unwrap();
     read(&client).await.unwrap();
     futures::future::try_join_all((0..16).map(|_| read(&client))).await.unwrap();
     assert_eq!(server.connections.load(Ordering::Relaxed), 1);
@@ -115,7 +116,7 @@ async fn concurrent_calls_share_one_connection_where_the_server_speaks_http2() {
 async fn a_server_without_http2_is_spoken_to_as_it_wants() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Arc::new(Server::default()));
     let port = server.start(dir.path(), &["http/1.1"]).await;
-    let client = kubeapi::connect(Some(&kubeconfig(dir.path(), port)), Patience::default()).await.unwrap();
+    let client = connect(Some(&kubeconfig(dir.path(), port)), Patience::default()).await.unwrap();
     read(&client).await.unwrap();
     assert_eq!(*server.versions.lock().unwrap(), [Version::HTTP_11]);
 }
@@ -126,7 +127,7 @@ async fn a_server_that_never_answers_is_an_error_that_passes() {
     server.silent.store(true, Ordering::Relaxed);
     let port = server.start(dir.path(), &["h2"]).await;
     let patience = Patience { answer: Duration::from_millis(50), ..Patience::default() };
-    let client = kubeapi::connect(Some(&kubeconfig(dir.path(), port)), patience).await.unwrap();
+    let client = connect(Some(&kubeconfig(dir.path(), port)), patience).await.unwrap();
     let error = OperationError::from(read(&client).await.unwrap_err());
     assert!(error.retryable() && error.reason() == "api_call", "{error}");
     assert!(error.to_string().contains("claim default/claim-1"), "{error}");
@@ -165,7 +166,7 @@ async fn a_connection_that_leads_nowhere_is_replaced() {
         alive: Duration::from_millis(100),
         ..Patience::default()
     };
-    let client = kubeapi::connect(Some(&kubeconfig(dir.path(), between)), patience).await.unwrap();
+    let client = connect(Some(&kubeconfig(dir.path(), between)), patience).await.unwrap();
     read(&client).await.unwrap();
     forget.send(()).unwrap();
     let begun = Instant::now();

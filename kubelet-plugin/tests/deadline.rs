@@ -63,7 +63,7 @@ async fn a_claim_is_answered_before_the_kubelet_gives_up_whatever_hangs() {
     let node = bench.start().await;
     assert_in_time(prepare(&service(Some(&node))).await, "not_ready");
     bench.api.hangs.store(false, Ordering::Relaxed);
-    let (_sender, seen) = watch::channel(None);
+    let (_sender, seen) = watch::channel(bench.unseen());
     let blind = bench.start_seeing(seen).await.0;
     assert_in_time(prepare(&service(Some(&blind))).await, "not_ready");
     // The plugin itself is still starting.

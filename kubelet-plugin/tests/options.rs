@@ -9,7 +9,7 @@ use vnpu_kubelet_plugin::config::Args;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_vnpu-kubelet-plugin");
 /// All options that take a value.
-const OPTIONS: [&str; 16] = [
+const OPTIONS: [&str; 17] = [
     "node-name",
     "kubeconfig",
     "kubelet-registry-dir",
@@ -22,6 +22,7 @@ const OPTIONS: [&str; 16] = [
     "dev-root",
     "admin-address",
     "dcmi-library",
+    "nvml-library",
     "pod-uid",
     "config",
     "log",

@@ -31,11 +31,55 @@ fn check_finds_a_sound_node_good() {
     let (code, text) = node.check(&[]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("ok    hardware: 4 ascend chips"), "{text}");
-    assert!(!text.contains("FAIL") && !text.contains("note"), "{text}");
+    let notes: Vec<&str> = text.lines().filter(|line| line.starts_with("note")).collect();
+    assert!(!text.contains("FAIL") && notes.len() == 1, "{text}");
+    assert!(
+        notes[0].starts_with("note  hardware: no nvidia here: no NVML library found (looked at "),
+        "{text}"
+    );
     // Directories of a first start need not be there.
     std::fs::remove_dir(node.path("state")).unwrap();
     let (code, text) = node.check(&[]);
     assert!(code == 0 && text.contains("state will be made"), "{text}");
+}
+
+/// Puts NVIDIA's library where Debian's packages put it, and GPUs' nodes below the same root.
+fn install_nvml(node: &Node, gpus: u32) {
+    let directory = node.path("usr/lib/x86_64-linux-gnu");
+    std::fs::create_dir_all(&directory).unwrap();
+    let library = "libnvidia-ml.so.1";
+    std::fs::copy(artefacts().lib.join(library), directory.join(library)).unwrap();
+    for minor in 0..gpus {
+        std::fs::write(node.path(&format!("dev/nvidia{minor}")), "").unwrap();
+    }
+}
+
+#[test]
+fn check_prints_every_vendor_and_says_what_is_not_looked_for_or_missing() {
+    let gpus = Machine::nvidia_h100(2, 81_920).nvidia;
+    let machine = Machine { nvidia: gpus, ..Machine::ascend_910c(1, 65536) };
+    let node = Node::start(&machine);
+    install_nvml(&node, 2);
+    let (code, text) = node.check(&[]);
+    let lines = ["ok    hardware: 2 ascend chips", "ok    hardware: 2 nvidia chips, driver \"570.124.06\""];
+    assert!(code == 0 && lines.iter().all(|line| text.contains(line)), "{text}");
+    assert!(!text.contains("note"), "{text}");
+
+    let file = node.path("config.yaml").display().to_string();
+    let head = "apiVersion: vnpu.dev/v1alpha1\nkind: NodeConfig\n";
+    std::fs::write(node.path("config.yaml"), format!("{head}vendors: [nvidia]\n")).unwrap();
+    let (code, text) = node.check(&["--config", &file]);
+    assert!(code == 0 && text.contains("2 nvidia chips") && !text.contains("ascend"), "{text}");
+
+    let absent = node.path("absent.so").display().to_string();
+    node.refused(
+        &["--nvml-library", &absent],
+        1,
+        &["2 ascend chips", "FAIL  hardware: nvidia: no NVML library"],
+    );
+    let nowhere = node.path("state").display().to_string();
+    let words = ["FAIL  hardware: ascend: no DCMI library", "FAIL  hardware: nvidia: no NVML library"];
+    node.refused(&["--driver-root", &nowhere], 1, &words);
 }
 
 #[test]

@@ -158,13 +158,17 @@ async fn every_device_says_where_the_nodes_labels_place_it() {
     api.node.lock().unwrap()["metadata"]["labels"] = json!({"vnpu.dev/leaf": "leaf-8"});
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(places(), BTreeSet::from([r#""leaf-8" """#.to_owned()]));
+    // Those that are watched come at once.
+    api.label_node(json!({"vnpu.dev/leaf": "leaf-9", "vnpu.dev/superpod": "superpod-1"}));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(places(), BTreeSet::from([r#""leaf-9" "superpod-1""#.to_owned()]));
     publishing.stop.cancel();
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_of_hardware_within_a_second_are_one_write_per_slice() {
     let bench = Bench::new(2);
-    let (sender, seen) = watch::channel(Some(bench.inventories()));
+    let (sender, seen) = watch::channel(bench.inventories());
     let node = bench.start_seeing(seen).await.0;
     let publishing = Publishing::of(bench, node);
     let api = publishing.api();
@@ -176,7 +180,7 @@ async fn changes_of_hardware_within_a_second_are_one_write_per_slice() {
     for chip in 0..4 {
         let problem = Health::Unhealthy(format!("problem {chip}"));
         publishing.bench.hardware.inventory.lock().unwrap().chips[chip].health = problem;
-        sender.send(Some(publishing.bench.inventories())).unwrap();
+        sender.send(publishing.bench.inventories()).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(api.slice_writes.lock().unwrap().len(), before, "there may be more to come");

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
@@ -19,7 +19,8 @@ use crate::doors::{Doors, Peer};
 use crate::logging::LevelHandle;
 use crate::readiness::Readiness;
 
-type Page = Arc<dyn Fn() -> String + Send + Sync>;
+/// Makes a page from the request's query, the text behind `?`; empty without one.
+type Page = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// What the server shows.
 #[derive(Clone)]
@@ -55,6 +56,17 @@ impl Admin {
         mut self,
         name: &'static str,
         page: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.pages.insert(name, Arc::new(move |_| page()));
+        self
+    }
+
+    /// Adds `GET /debug/<name>?<query>`: a page that answers a question. The query comes as it was written.
+    #[must_use]
+    pub fn with_answers(
+        mut self,
+        name: &'static str,
+        page: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Self {
         self.pages.insert(name, Arc::new(page));
         self
@@ -130,9 +142,14 @@ async fn index(State(admin): State<Arc<Admin>>) -> String {
     text
 }
 
-async fn page(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> impl IntoResponse {
+async fn page(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> impl IntoResponse {
+    let json = [(header::CONTENT_TYPE, "application/json")];
     match admin.pages.get(name.as_str()) {
-        Some(page) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], page()).into_response(),
+        Some(page) => (StatusCode::OK, json, page(query.as_deref().unwrap_or_default())).into_response(),
         None => (StatusCode::NOT_FOUND, "no such page; GET /debug lists them\n").into_response(),
     }
 }

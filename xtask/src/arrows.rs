@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vnpu-cdi", &[]),
     ("vnpu-proto", &[]),
     ("vnpu-telemetry", &[]),
+    ("vnpu-daemon", &[]),
     ("vnpu-kube-types", &["vnpu-driver"]),
     ("vnpu-placement", &["vnpu-driver"]),
     ("vnpu-sim", &["vnpu-placement", "vnpu-driver"]),
@@ -30,9 +31,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "vnpu-discovery",
             "vnpu-quota-agent",
             "vnpu-telemetry",
+            "vnpu-daemon",
         ],
     ),
-    ("vnpu-controller", &["vnpu-driver", "vnpu-kube-types", "vnpu-placement", "vnpu-telemetry"]),
+    (
+        "vnpu-controller",
+        &["vnpu-driver", "vnpu-kube-types", "vnpu-placement", "vnpu-telemetry", "vnpu-daemon"],
+    ),
     ("vnpu-preload", &["vnpu-quota-abi"]),
     ("vnpu-floor", &[]),
     ("vnpu-core", &["vnpu-quota-abi", "vnpu-floor"]),
@@ -45,8 +50,11 @@ const OUTSIDE: &[&str] = &["e2e", "xtask", "fuzz"];
 
 /// Crates that only these may use: vendors, the API's types and the runtime stay at the edges.
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("k8s-openapi", &["vnpu-kube-types", "vnpu-kubelet-plugin", "vnpu-controller", "kubectl-vnpu"]),
-    ("kube", &["vnpu-kubelet-plugin", "vnpu-controller", "kubectl-vnpu"]),
+    (
+        "k8s-openapi",
+        &["vnpu-kube-types", "vnpu-daemon", "vnpu-kubelet-plugin", "vnpu-controller", "kubectl-vnpu"],
+    ),
+    ("kube", &["vnpu-daemon", "vnpu-kubelet-plugin", "vnpu-controller", "kubectl-vnpu"]),
     ("libloading", &["vnpu-discovery"]),
 ];
 

@@ -1,4 +1,4 @@
-//! `xtask soak`: a thousand kills of the node plugin, ten thousand of programs under the interposer, the long forms of miri and fuzzing, then the end-to-end cases
+//! `xtask soak`: a thousand kills of the node plugin, ten thousand of programs under the interposer, ten thousand claims of the bank-like mix, the long forms of miri and fuzzing, then the end-to-end cases
 //! again and again, each time on a fresh cluster, until the time is up or one fails. What happens once in a hundred
 //! runs shows here.
 
@@ -17,10 +17,17 @@ fn storm(kills: u32) -> Result<()> {
     finish(command(&cargo_program(), &arguments).env("VNPU_STORM_KILLS", kills.to_string()))
 }
 
+/// The bank-like mix until so many claims have been made: nothing straddles.
+fn bank_mix(claims: u32) -> Result<()> {
+    let arguments = ["run", "--quiet", "--package", "vnpu-e2e", "--bin", "vnpu-e2e", "--", "bank_mix"];
+    finish(command(&cargo_program(), &arguments).env("VNPU_BANK_CLAIMS", claims.to_string()))
+}
+
 /// Runs for `minutes`.
 pub(crate) fn run(minutes: u64, filter: &[String]) -> Result<()> {
     crate::crash::run(1000)?;
     storm(10_000)?;
+    bank_mix(10_000)?;
     // Elsewhere than on a machine with what they need they say so, which is no reason to stop.
     for check in [crate::miri::run(), crate::fuzz::run(FUZZ)] {
         match check {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use vnpu_discovery::Backend;
@@ -18,8 +19,8 @@ use crate::base::Base;
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// What one run's comparisons need.
-pub(crate) struct Audit<B> {
-    pub(crate) backend: B,
+pub(crate) struct Audit {
+    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) chip: Chip,
     pub(crate) base: Base,
     pub(crate) claim: ClaimUid,
@@ -27,7 +28,7 @@ pub(crate) struct Audit<B> {
     pub(crate) lock: PathBuf,
 }
 
-impl<B: Backend + Send + 'static> Audit<B> {
+impl Audit {
     /// Compares from now on, in a thread that ends with the process: the vendor's library may take its time, and signals
     /// must not wait for it. Without a thread there is no comparison.
     pub(crate) fn start(self) {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::RunError;
+use crate::vendors::VendorArguments;
 use report::Report;
 
 /// Options of `vnpu doctor`.
@@ -24,12 +25,8 @@ pub(crate) struct DoctorArguments {
     /// The root directory of an unpacked container image, to be looked at too.
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
-    /// The vendor's DCMI library; without it the driver's usual places are searched.
-    #[arg(long, value_name = "FILE", env = "VNPU_DCMI_LIBRARY")]
-    dcmi_library: Option<PathBuf>,
-    /// What stands for / in front of the driver's and the toolkit's files.
-    #[arg(long, value_name = "DIR", env = "VNPU_DRIVER_ROOT", default_value = "/")]
-    driver_root: PathBuf,
+    #[command(flatten)]
+    vendors: VendorArguments,
     /// Where the device nodes are.
     #[arg(long, value_name = "DIR", env = "VNPU_DEV_ROOT", default_value = "/dev")]
     dev_root: PathBuf,

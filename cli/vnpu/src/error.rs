@@ -7,6 +7,7 @@ use vnpu_discovery::DiscoveryError;
 use vnpu_driver::quantity::Bytes;
 use vnpu_quota_agent::AgentError;
 
+use crate::vendors;
 use crate::wish::Word;
 
 /// A failure before or around the program.
@@ -27,8 +28,8 @@ pub(crate) enum RunError {
          Stop it first, or claim a share in the cluster", lock.display()
     )]
     PluginRuns { lock: PathBuf },
-    #[error("{0}")]
-    Discovery(#[from] DiscoveryError),
+    #[error("{}", vendors::words(.0))]
+    Discovery(Vec<DiscoveryError>),
     #[error("the driver reports no usable chip on this machine{problems}")]
     NoChip { problems: String },
     #[error("there is no chip {wanted}; there are:{known}")]

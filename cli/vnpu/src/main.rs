@@ -12,6 +12,7 @@ mod node_plugin;
 mod regions;
 mod run;
 mod top;
+mod vendors;
 mod wish;
 
 use std::process::ExitCode;

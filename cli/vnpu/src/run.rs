@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use vnpu_discovery::Backend;
-use vnpu_discovery::ascend::{Ascend, AscendOptions};
 use vnpu_driver::hardware::Health;
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_driver::share::ComputeMode;
@@ -16,8 +15,9 @@ use crate::base::Base;
 use crate::child::Chore;
 use crate::error::RunError;
 use crate::regions::{Note, RunRegions};
+use crate::vendors::VendorArguments;
 use crate::wish::Wish;
-use crate::{child, choose, interposer, node_plugin};
+use crate::{child, choose, interposer, node_plugin, vendors};
 
 /// Between looks for dead processes that no process of the run can judge, because they were in another PID
 /// namespace, and for what programs spoiled: what is wrong stays so until then.
@@ -44,12 +44,8 @@ pub(crate) struct RunArguments {
     /// The chip's UUID; needed where there are several.
     #[arg(long, value_name = "UUID")]
     device: Option<String>,
-    /// The vendor's DCMI library; without it the driver's usual places are searched.
-    #[arg(long, value_name = "FILE", env = "VNPU_DCMI_LIBRARY")]
-    dcmi_library: Option<PathBuf>,
-    /// What stands for / in front of the driver's files.
-    #[arg(long, value_name = "DIR", env = "VNPU_DRIVER_ROOT", default_value = "/")]
-    driver_root: PathBuf,
+    #[command(flatten)]
+    vendors: VendorArguments,
     /// Where libvnpu.so and libvnpu_core.so are [default: beside this program, else /usr/local/lib/vnpu].
     #[arg(long, value_name = "DIR", env = "VNPU_INTERPOSER_DIR")]
     interposer_dir: Option<PathBuf>,
@@ -100,18 +96,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     refuse_beside_plugin(&arguments.state_dir)?;
     let preload = interposer::find(arguments.interposer_dir.as_deref())?;
     let base = Base::find(arguments.run_dir.as_deref())?;
-    let backend = Ascend::new(AscendOptions {
-        dcmi_library: arguments.dcmi_library.clone(),
-        driver_root: arguments.driver_root.clone(),
-        ..AscendOptions::default()
-    });
-    let inventory = backend.discover()?;
-    let chip = choose::choose(&inventory, arguments.device.as_deref())?;
+    let looked = vendors::look(&arguments.vendors, Path::new("/dev"));
+    let (vendor, chip) = choose::choose(&looked, arguments.device.as_deref())?;
+    for error in &looked.failed {
+        eprintln!("vnpu: warning: {error}; the chips of other vendors are used");
+    }
     if let Health::Unhealthy(problem) = &chip.health {
         eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
     }
     let regions = RunRegions::create(&base, chip, &wish, &note)?;
     let claim = regions.claim().clone();
+    let backend = Arc::clone(&vendor.backend);
     Audit { chip: chip.clone(), base, claim, lock: regions.lock_path(), backend }.start();
     let tend = || regions.tend();
     let chore = Chore { every: TENDING, work: &tend };

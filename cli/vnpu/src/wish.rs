@@ -148,7 +148,7 @@ impl fmt::Display for Word {
 
 #[cfg(test)]
 mod tests {
-    use vnpu_driver::hardware::Health;
+    use vnpu_driver::hardware::{Health, Traits};
 
     use super::*;
 
@@ -166,6 +166,7 @@ mod tests {
             numa_node: None,
             pcie_root: None,
             health: Health::Healthy,
+            traits: Traits::default(),
         }
     }
 

@@ -101,6 +101,29 @@ fn all_fits_on_the_simulated_machine() {
 }
 
 #[test]
+fn a_machine_with_a_gpu_alone_fits_too() {
+    let machine = Machine::of("H100", "81920");
+    let root = machine.root();
+    let (code, text) = told(&root, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for words in [
+        "ok    driver: NVIDIA driver 570.124.06 (",
+        "nvidia0: chip-0-0 H100 80Gi GPU-7a3c0000",
+        "ok    device nodes: containers get 4 nodes and ",
+        "libcuda.so.1: /",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("DCMI") && text.ends_with("all fits\n"), "{text}");
+    let (code, text) = told(&root, &["--dcmi-library", "/nonexistent"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAIL  driver: no DCMI library found") && text.contains("NVIDIA driver"), "{text}");
+    fs::remove_file(root.join("dev/nvidia0")).unwrap();
+    let (_, text) = told(&root, &[]);
+    assert!(text.contains("FAIL  "), "{text}");
+}
+
+#[test]
 fn an_empty_root_lacks_a_driver_and_an_absent_one_cannot_be_looked_at() {
     let dir = empty();
     let (code, text) = told(dir.path(), &[]);

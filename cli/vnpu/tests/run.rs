@@ -40,6 +40,31 @@ fn the_demo_fills_its_quota_to_the_byte_by_every_way_and_leaves_nothing() {
     assert_eq!(machine.left_over(), 0);
 }
 
+/// The chip of a machine that has one GPU alone needs no name.
+#[test]
+fn a_gpu_is_found_and_held_to_by_programs_of_cuda() {
+    let machine = Machine::of("H100", "81920");
+    for via in ["dlsym", "link", "proc"] {
+        let demo = if via == "link" { "cuda-demo-linked" } else { "cuda-demo" };
+        let output = machine
+            .vnpu(&["--memory", "4Gi"])
+            .arg(bin(demo))
+            .args(["fill", "--via", via, "--chunk", "1Gi"])
+            .output()
+            .unwrap();
+        let text = text(&output);
+        assert!(output.status.success(), "{via}: {text}");
+        let line = "granted=4294967296 allocations=4 code=2 total=4294967296 free=0";
+        assert_eq!(text.matches(line).count(), 2, "{via}: {text}");
+    }
+    let more = machine.vnpu(&["--memory", "81Gi"]).arg("true").output().unwrap();
+    assert!(text(&more).contains("--memory 81Gi is more than chip GPU-"), "{}", text(&more));
+    let absent =
+        machine.vnpu(&["--memory", "4Gi", "--nvml-library", "/nonexistent"]).arg("true").output().unwrap();
+    assert!(text(&absent).contains("no NVML library found"), "{}", text(&absent));
+    assert_eq!(machine.left_over(), 0);
+}
+
 #[test]
 fn a_program_linked_against_the_runtime_and_one_that_forks_are_held_too() {
     let machine = Machine::start();
@@ -239,7 +264,9 @@ fn wrong_wishes_are_answered_with_what_to_do() {
         .args(["--", "true"])
         .output()
         .unwrap();
-    assert!(text(&none).contains("no DCMI library found"), "{}", text(&none));
+    for library in ["no DCMI library found", "no NVML library found"] {
+        assert!(text(&none).contains(library), "{}", text(&none));
+    }
     let none = Command::new(env!("CARGO_BIN_EXE_vnpu"))
         .args(["run", "--memory", "4Gi", "--interposer-dir", "/nonexistent", "--state-dir", "/nonexistent"])
         .args(["--", "true"])

@@ -13,9 +13,9 @@ use super::edits::edits;
 use super::library::Library;
 use super::scan::{Known, scan};
 use super::search;
-use super::worker::{CallKey, Worker};
 use crate::backend::Backend;
-use crate::error::{DiscoveryError, explain};
+use crate::error::{DiscoveryError, VendorLibrary};
+use crate::worker::{CallKey, Worker};
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub struct Ascend {
 }
 
 struct Loaded {
-    worker: Arc<Worker<Library>>,
+    worker: Arc<Worker<Library, Slot>>,
     initialised: bool,
 }
 
@@ -75,25 +75,32 @@ impl Ascend {
         Ok(self.worker()?.target().path().to_owned())
     }
 
-    fn worker(&self) -> Result<Arc<Worker<Library>>, DiscoveryError> {
+    fn worker(&self) -> Result<Arc<Worker<Library, Slot>>, DiscoveryError> {
         let mut loaded = lock(&self.loaded);
         if loaded.is_none() {
             let path = search::find(self.options.dcmi_library.as_deref(), &self.options.driver_root)?;
             let library = Library::load(&path)?;
             tracing::info!(path = %path.display(), "DCMI library loaded");
-            let worker = Arc::new(Worker::new(library, self.options.deadline));
+            let worker = Arc::new(Worker::new("dcmi", library, self.options.deadline));
             // Kept also if its initialisation fails: loading twice would run its constructors twice.
             *loaded = Some(Loaded { worker, initialised: false });
         }
         let Some(loaded) = loaded.as_mut() else {
-            return Err(DiscoveryError::LibraryMissing { searched: Vec::new() });
+            return Err(DiscoveryError::LibraryMissing {
+                library: VendorLibrary::Dcmi,
+                searched: Vec::new(),
+            });
         };
         if !loaded.initialised {
             let function = "dcmi_init";
-            match loaded.worker.call(CallKey { function, slot: None }, |library| library.init()) {
+            match loaded.worker.call(CallKey { function, place: None }, |library| library.init()) {
                 Ok(Ok(())) => loaded.initialised = true,
-                Ok(Err(Refusal::Code(code))) => return Err(DiscoveryError::Call { function, code }),
-                Ok(Err(Refusal::Absent)) => return Err(DiscoveryError::Call { function, code: -8255 }),
+                Ok(Err(Refusal::Code(code))) => {
+                    return Err(DiscoveryError::Call { library: VendorLibrary::Dcmi, function, code });
+                }
+                Ok(Err(Refusal::Absent)) => {
+                    return Err(DiscoveryError::Call { library: VendorLibrary::Dcmi, function, code: -8255 });
+                }
                 Err(_) => return Err(DiscoveryError::Hanging { function }),
             }
         }
@@ -122,7 +129,7 @@ impl ProcessView for Ascend {
         let function = "dcmi_get_device_resource_info";
         let slot = slot(chip).ok_or_else(|| failed(format!("{} is no DCMI slot", chip.name())))?;
         let worker = self.worker().map_err(|error| failed(error.to_string()))?;
-        let key = CallKey { function, slot: Some(slot) };
+        let key = CallKey { function, place: Some(slot) };
         match worker.call(key, move |library| library.processes(slot)) {
             Ok(Ok(list)) => Ok(list
                 .into_iter()
@@ -131,9 +138,11 @@ impl ProcessView for Ascend {
                     Some(ProcessMemory { pid, bytes: Bytes(bytes) })
                 })
                 .collect()),
-            Ok(Err(Refusal::Code(code))) => {
-                Err(failed(format!("{function} on {} failed with {code}{}", chip.name(), explain(code))))
-            }
+            Ok(Err(Refusal::Code(code))) => Err(failed(format!(
+                "{function} on {} failed with {code}{}",
+                chip.name(),
+                VendorLibrary::Dcmi.explain(code)
+            ))),
             Ok(Err(Refusal::Absent)) => {
                 Err(ProcessError::Unsupported(format!("the library has no {function}")))
             }

@@ -19,6 +19,13 @@ pub(crate) enum Refusal {
 /// `DCMI_ERR_CODE_DEVICE_NOT_EXIST` and `DCMI_ERR_CODE_INVALID_DEVICE_ID`: nothing in this slot.
 pub(crate) const NOT_THERE: [i32; 2] = [-8008, -8007];
 
+/// `DCMI_ERR_CODE_NOT_SUPPORT`: not on this hardware, or not by this driver.
+pub(crate) const NOT_SUPPORTED: i32 = -8255;
+
+/// `DCMI_TOPO_TYPE_HCCS` and `DCMI_TOPO_TYPE_HCCS_SW`: joined by the vendor's links, directly or over switches. (6 is
+/// SIO, which joins the dies of a module, in newer headers and *unknown* in older ones.)
+pub(crate) const HCCS: [i32; 2] = [3, 7];
+
 /// Chip information, cut at the first NUL of each field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ChipInfo {
@@ -67,6 +74,10 @@ pub(crate) trait Dcmi: Send + Sync + 'static {
     /// 0 is healthy, 1 to 3 rising severity of alarms, other values unknown.
     fn health(&self, slot: Slot) -> Answer<u32>;
     fn error_codes(&self, slot: Slot) -> Answer<Vec<u32>>;
+    /// Whether several containers may hold the die.
+    fn shares(&self, slot: Slot) -> Answer<bool>;
+    /// How two dies are connected: the vendor's number.
+    fn connection(&self, one: Slot, other: Slot) -> Answer<i32>;
     /// The super-pod's number.
     fn super_pod(&self, slot: Slot) -> Answer<u32>;
     /// Process ids (host) and bytes.

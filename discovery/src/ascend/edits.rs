@@ -1,13 +1,13 @@
 //! What a container needs to use given Ascend chips: device nodes and driver files
 //! (mind-cluster `ascend-common/cdi` and the list of `ascend-docker-runtime`).
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use vnpu_driver::hardware::{Chip, DeviceNode, DriverMount, VendorEdits};
+use vnpu_driver::hardware::{Chip, DriverMount, VendorEdits};
 
 use crate::error::DiscoveryError;
+use crate::nodes::{check, node};
+use crate::rooted::below;
 
 /// Control nodes of all chips. `davinci_manager` has no substitute; the others depend on the generation.
 const CONTROL: [(&str, bool); 4] =
@@ -55,23 +55,4 @@ pub(crate) fn edits(
         }
     }
     Ok(edits)
-}
-
-fn node(dev_root: &Path, name: &str) -> DeviceNode {
-    DeviceNode { host_path: dev_root.join(name), container_path: Path::new("/dev").join(name) }
-}
-
-/// A character device, as the runtimes demand; links are followed, as they do.
-fn check(path: &Path) -> Result<(), DiscoveryError> {
-    let wrong =
-        |reason: &str| DiscoveryError::DeviceNode { path: path.to_owned(), reason: reason.to_owned() };
-    match fs::metadata(path) {
-        Ok(data) if data.file_type().is_char_device() => Ok(()),
-        Ok(_) => Err(wrong("is no character device")),
-        Err(error) => Err(wrong(&format!("cannot be read ({error})"))),
-    }
-}
-
-fn below(root: &Path, absolute: &str) -> PathBuf {
-    root.join(absolute.trim_start_matches('/'))
 }

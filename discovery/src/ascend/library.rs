@@ -19,7 +19,7 @@ use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, Symbol};
 
 use super::dcmi::{Answer, ChipInfo, Dcmi, Devices, Pcie, Refusal, Slot};
 use super::raw::*;
-use crate::error::DiscoveryError;
+use crate::error::{DiscoveryError, VendorLibrary};
 
 /// A loaded `libdcmi.so` that has everything discovery needs.
 pub(crate) struct Library {
@@ -42,6 +42,8 @@ pub(crate) struct Library {
     pcie: Option<GetStruct<RawPcieInfo>>,
     errors: Option<GetErrors>,
     info: Option<GetInfo>,
+    share: Option<GetStruct<c_int>>,
+    topology: Option<GetTopology>,
     processes: Option<GetProcesses>,
     // Never unloaded: the thread that made the calls may end after we are gone, and what the library does at the end
     // of a thread must then still be there.
@@ -55,11 +57,19 @@ impl Library {
         // SAFETY: loading runs the library's constructors. It is the vendor's driver library, named by the
         // administrator or lying in the driver's directory, which only root can write.
         let library = unsafe { Handle::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) }.map_err(|error| {
-            DiscoveryError::LibraryBroken { path: path.to_owned(), reason: error.to_string() }
+            DiscoveryError::LibraryBroken {
+                library: VendorLibrary::Dcmi,
+                path: path.to_owned(),
+                reason: error.to_string(),
+            }
         })?;
         let mut missing = Vec::new();
         let loaded = Self::look_up(path, library, &mut missing);
-        loaded.ok_or(DiscoveryError::LibraryTooOld { path: path.to_owned(), missing })
+        loaded.ok_or(DiscoveryError::LibraryTooOld {
+            library: VendorLibrary::Dcmi,
+            path: path.to_owned(),
+            missing,
+        })
     }
 
     fn look_up(path: &Path, library: Handle, missing: &mut Vec<&'static str>) -> Option<Self> {
@@ -103,6 +113,8 @@ impl Library {
             pcie: optional(lib, "dcmi_get_device_pcie_info_v2"),
             errors: optional(lib, "dcmi_get_device_errorcode_v2"),
             info: optional(lib, "dcmi_get_device_info"),
+            share: optional(lib, "dcmi_get_device_share_enable"),
+            topology: optional(lib, "dcmi_get_topo_info_by_device_id"),
             processes: optional(lib, "dcmi_get_device_resource_info"),
             _library: ManuallyDrop::new(library),
         })
@@ -295,6 +307,22 @@ impl Dcmi for Library {
             function(slot.card, slot.device, &mut written, list.as_mut_ptr(), MOST_ERRORS as c_uint)
         };
         answer(code, list.iter().take(count(written, MOST_ERRORS)).copied().collect())
+    }
+
+    fn shares(&self, slot: Slot) -> Answer<bool> {
+        let function = self.share.ok_or(Refusal::Absent)?;
+        let mut enabled = 0;
+        // SAFETY: module documentation.
+        let code = unsafe { function(slot.card, slot.device, &mut enabled) };
+        answer(code, enabled != 0)
+    }
+
+    fn connection(&self, one: Slot, other: Slot) -> Answer<i32> {
+        let function = self.topology.ok_or(Refusal::Absent)?;
+        let mut kind = -1;
+        // SAFETY: module documentation.
+        let code = unsafe { function(one.card, one.device, other.card, other.device, &mut kind) };
+        answer(code, kind)
     }
 
     fn super_pod(&self, slot: Slot) -> Answer<u32> {

@@ -123,6 +123,7 @@ pub(super) type GetDie = unsafe extern "C" fn(c_int, c_int, c_int, *mut RawDieId
 pub(super) type GetErrors = unsafe extern "C" fn(c_int, c_int, *mut c_int, *mut c_uint, c_uint) -> c_int;
 pub(super) type GetInfo =
     unsafe extern "C" fn(c_int, c_int, c_int, c_uint, *mut c_void, *mut c_uint) -> c_int;
+pub(super) type GetTopology = unsafe extern "C" fn(c_int, c_int, c_int, c_int, *mut c_int) -> c_int;
 pub(super) type GetLogicId = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
 pub(super) type GetPhysId = unsafe extern "C" fn(c_uint, *mut c_uint) -> c_int;
 pub(super) type GetProcesses = unsafe extern "C" fn(c_int, c_int, *mut RawProcess, *mut c_int) -> c_int;

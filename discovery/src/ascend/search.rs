@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::DiscoveryError;
+use crate::error::{DiscoveryError, VendorLibrary};
 
 /// Below the driver root, in this order: where the driver's packages put it (A2/A3 hosts; older ones).
 const PLACES: [&str; 3] = [
@@ -19,6 +19,6 @@ pub(crate) fn find(configured: Option<&Path>, driver_root: &Path) -> Result<Path
     };
     match candidates.iter().find(|path| path.exists()) {
         Some(path) => Ok(path.clone()),
-        None => Err(DiscoveryError::LibraryMissing { searched: candidates }),
+        None => Err(DiscoveryError::LibraryMissing { library: VendorLibrary::Dcmi, searched: candidates }),
     }
 }

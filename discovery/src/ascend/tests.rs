@@ -2,5 +2,5 @@
 
 mod fake;
 mod files;
+mod kinds;
 mod passes;
-mod worker;

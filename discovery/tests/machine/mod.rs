@@ -1,6 +1,9 @@
 //! A simulated machine for a test: a driver root of its own, a driver process, a configuration that changes.
 
+#![allow(dead_code, unreachable_pub)] // every test file uses its part
+
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -11,6 +14,7 @@ use standin_protocol::Machine;
 use tempfile::TempDir;
 use vnpu_discovery::Backend;
 use vnpu_discovery::ascend::{Ascend, AscendOptions};
+use vnpu_discovery::nvidia::{Nvidia, NvidiaOptions};
 use vnpu_driver::hardware::Inventory;
 
 /// How long anything may take before the test fails; never reached on a machine that works.
@@ -18,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn artefacts() -> &'static Artefacts {
     static BUILT: OnceLock<Artefacts> = OnceLock::new();
-    BUILT.get_or_init(|| standin_build::build(false).unwrap())
+    BUILT.get_or_init(|| standin_build::build(!cfg!(debug_assertions)).unwrap())
 }
 
 /// Puts `libdcmi.so` where the driver's packages put it.
@@ -26,6 +30,15 @@ pub(crate) fn install_dcmi(root: &Path) {
     let directory = root.join("usr/local/dcmi");
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::copy(artefacts().lib.join("libdcmi.so"), directory.join("libdcmi.so")).unwrap();
+}
+
+/// Puts `libnvidia-ml.so.1` where Debian's packages put it, as a file that was not there before.
+pub(crate) fn install_nvml(root: &Path) {
+    let directory = root.join("usr/lib/x86_64-linux-gnu");
+    std::fs::create_dir_all(&directory).unwrap();
+    let fresh = directory.join("fresh");
+    std::fs::copy(artefacts().lib.join("libnvidia-ml.so.1"), &fresh).unwrap();
+    std::fs::rename(fresh, directory.join("libnvidia-ml.so.1")).unwrap();
 }
 
 /// A shared library of a line of C.
@@ -111,6 +124,71 @@ impl Node {
             assert!(start.elapsed() < PATIENCE, "it does not come");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// A node with GPUs and their device nodes.
+    pub(crate) fn gpus(machine: &Machine) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        install_nvml(root.path());
+        Self::gpus_in(root, machine)
+    }
+
+    pub(crate) fn gpus_in(root: TempDir, machine: &Machine) -> Self {
+        let dev = root.path().join("dev");
+        std::fs::create_dir_all(&dev).unwrap();
+        for gpu in machine.gpus() {
+            symlink("/dev/null", dev.join(format!("nvidia{}", gpu.minor))).unwrap();
+        }
+        Self::start_in(root, machine)
+    }
+
+    /// The control nodes that there are from now on.
+    pub(crate) fn control_nodes(&self, names: &[&str]) {
+        let dev = self.root().join("dev");
+        for name in ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"] {
+            let _ = std::fs::remove_file(dev.join(name));
+        }
+        for name in names {
+            symlink("/dev/null", dev.join(name)).unwrap();
+        }
+    }
+
+    pub(crate) fn nvidia_options(&self) -> NvidiaOptions {
+        NvidiaOptions {
+            driver_root: self.root().to_owned(),
+            dev_root: self.root().join("dev"),
+            sys_root: self.root().join("sys"),
+            proc_root: self.root().join("proc"),
+            deadline: PATIENCE,
+            nvml_library: None,
+        }
+    }
+
+    pub(crate) fn nvidia(&self) -> Nvidia {
+        Nvidia::new(self.nvidia_options())
+    }
+
+    /// For calls that are meant to hang.
+    pub(crate) fn impatient_nvidia(&self) -> Nvidia {
+        Nvidia::new(NvidiaOptions { deadline: Duration::from_millis(1500), ..self.nvidia_options() })
+    }
+
+    /// Passes until one shows what is waited for.
+    pub(crate) fn until_gpus(&self, nvidia: &Nvidia, enough: impl Fn(&Inventory) -> bool) -> Inventory {
+        self.wait(|| nvidia.discover().ok().filter(&enough))
+    }
+
+    /// A process that holds memory on a GPU.
+    pub(crate) fn hold_gpu(&self, minor: u32, bytes: u64) -> Child {
+        Command::new(artefacts().bin.join("cuda-demo"))
+            .args(["hold", "--device", &minor.to_string(), "--bytes", &bytes.to_string()])
+            .env("LD_LIBRARY_PATH", &artefacts().lib)
+            .env("STANDIN_DEV", self.root().join("dev"))
+            .env("STANDIN_SOCKET", self.root().join(standin_protocol::SOCKET_BELOW_ROOT))
+            .env_remove("CUDA_VISIBLE_DEVICES")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     /// A process that holds memory on a device.

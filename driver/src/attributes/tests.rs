@@ -76,3 +76,22 @@ proptest! {
         prop_assert!(attribute_text(&text).len() <= MAX_ATTRIBUTE);
     }
 }
+
+#[test]
+fn the_superpod_is_the_labels_and_without_one_the_hardwares() {
+    use crate::fixtures::dual;
+    use crate::hardware::Inventory;
+    let attribute = |label: &str, hardware: Option<u32>| {
+        let inventory = Inventory { superpod: hardware, ..dual(1) };
+        let labels = NodeLabels { superpod: label.to_owned(), ..NodeLabels::default() };
+        let chip = of_chip(&inventory.chips[0], &inventory, &labels).remove("superpod");
+        let module =
+            of_module(&inventory.chips[0], &inventory.chips[1], &inventory, &labels).remove("superpod");
+        assert_eq!(chip, module);
+        chip
+    };
+    let published = |word: &str| Some(AttributeValue::Str(word.to_owned()));
+    assert_eq!(attribute("east", Some(9)), published("east"));
+    assert_eq!(attribute("", Some(9)), published("9"));
+    assert_eq!(attribute("", None), published(""));
+}

@@ -74,3 +74,20 @@ fn the_data_says_quota_and_chip() {
     insta::assert_snapshot!(whole[0].data, @r#"{"chips":[{"card":0,"die":0,"physId":0,"uuid":"VDIE-0000-0"},{"card":0,"die":1,"physId":1,"uuid":"VDIE-0000-1"}],"interposed":false}"#);
     assert!(whole[0].data.to_string().len() < 10 * 1024);
 }
+
+#[test]
+fn what_is_prepared_without_quota_says_whether_it_is_whole() {
+    let message = |vendor: &str, device: &str| {
+        let inventory =
+            crate::hardware::Inventory { vendor: vendor.parse().unwrap(), ..crate::fixtures::single(1) };
+        let plan = plan_on(&inventory, &claim(&uid(1), &[device]), &[]).unwrap();
+        let mut statuses = device_statuses(&plan, |_| Attachment::Unknown, |_| Health::Healthy);
+        statuses.remove(0).conditions.remove(0).message
+    };
+    assert!(message("acme", "a chip-0-0").ends_with("used whole"));
+    assert!(
+        message("acme", "a chip-0-0 4Gi 10")
+            .ends_with("the share is counted, and programs are not held to it")
+    );
+    assert!(message("nvidia", "a chip-0-0 4Gi 10").contains("the quota is in force"));
+}

@@ -70,6 +70,8 @@ fn a_device_uuid_is_safe_as_a_file_name() {
 fn a_device_name_has_one_spelling() {
     assert_eq!("chip-3-1".parse(), Ok(DeviceName::Chip { card: 3, die: 1 }));
     assert_eq!("module-12".parse(), Ok(DeviceName::Module { card: 12 }));
+    let partition = DeviceName::Partition { card: 0, gpu_instance: 7, compute_instance: 2 };
+    assert_eq!("partition-0-7-2".parse(), Ok(partition));
     for bad in [
         "",
         "chip",
@@ -82,6 +84,9 @@ fn a_device_name_has_one_spelling() {
         "Chip-1-1",
         "module-1/..",
         "module-4294967296",
+        "partition-0-7",
+        "partition-0-07-2",
+        "partition-0-7-2-1",
     ] {
         assert!(bad.parse::<DeviceName>().is_err(), "{bad:?}");
     }
@@ -89,8 +94,12 @@ fn a_device_name_has_one_spelling() {
 
 proptest! {
     #[test]
-    fn device_names_survive_their_spelling(card: u32, die: u32, module: bool) {
-        let name = if module { DeviceName::Module { card } } else { DeviceName::Chip { card, die } };
+    fn device_names_survive_their_spelling(card: u32, die: u32, other: u32, kind in 0..3) {
+        let name = match kind {
+            0 => DeviceName::Module { card },
+            1 => DeviceName::Chip { card, die },
+            _ => DeviceName::Partition { card, gpu_instance: die, compute_instance: other },
+        };
         prop_assert_eq!(name.to_string().parse::<DeviceName>().unwrap(), name);
     }
 

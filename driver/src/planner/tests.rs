@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixtures::{Around, any_inventory, chip, dual, single};
+use crate::fixtures::{Around, any_inventory, chip, dual, gpu, gpus, partition, single};
 use crate::slices::{AttributeValue, MAX_ATTRIBUTE, MAX_COUNTERS, MAX_DEVICES};
 
 /// The rules of `resource.k8s.io/v1` (validation.go of Kubernetes 1.37) that a slice of ours could break.
@@ -61,6 +61,11 @@ fn check_device(device: &DevicePlan) -> Result<(), TestCaseError> {
         "leaf",
         "superpod",
         "driverVersion",
+        "cudaVersion",
+        "computeCapability",
+        "linkGroup",
+        "shareable",
+        "profile",
     ] {
         prop_assert!(device.attributes.contains_key(required), "{} lacks {required}", device.name);
     }
@@ -166,13 +171,18 @@ fn a_node_of_one_module_publishes_it_and_its_chips() {
     slice 40000 modules-0
       module-0
         chips = Int(2)
+        computeCapability = Version("0.0.0")
+        cudaVersion = Version("0.0.0")
         dies = Int(2)
         driverVersion = Version("25.0.0-rc1")
         leaf = Str("leaf-3")
+        linkGroup = Str("")
         model = Str("910C")
         module = Int(0)
         productName = Str("Stand-in")
+        profile = Str("")
         resource.kubernetes.io/numaNode = Int(0)
+        shareable = Bool(true)
         superpod = Str("7")
         type = Str("module")
         uuid = Str("M-VDIE-0000-0")
@@ -182,15 +192,20 @@ fn a_node_of_one_module_publishes_it_and_its_chips() {
         uses m0-c0, m0-c1 of modules-0
       chip-0-0 shared
         chips = Int(1)
+        computeCapability = Version("0.0.0")
+        cudaVersion = Version("0.0.0")
         dies = Int(2)
         driverVersion = Version("25.0.0-rc1")
         leaf = Str("leaf-3")
+        linkGroup = Str("")
         model = Str("910C")
         module = Int(0)
         productName = Str("Stand-in")
+        profile = Str("")
         resource.kubernetes.io/numaNode = Int(0)
         resource.kubernetes.io/pciBusID = Str("0000:00:00.0")
         resource.kubernetes.io/pcieRoot = Str("pci0000:00")
+        shareable = Bool(true)
         superpod = Str("7")
         type = Str("chip")
         uuid = Str("VDIE-0000-0")
@@ -200,15 +215,20 @@ fn a_node_of_one_module_publishes_it_and_its_chips() {
         uses m0-c0 of modules-0
       chip-0-1 shared
         chips = Int(1)
+        computeCapability = Version("0.0.0")
+        cudaVersion = Version("0.0.0")
         dies = Int(2)
         driverVersion = Version("25.0.0-rc1")
         leaf = Str("leaf-3")
+        linkGroup = Str("")
         model = Str("910C")
         module = Int(0)
         productName = Str("Stand-in")
+        profile = Str("")
         resource.kubernetes.io/numaNode = Int(0)
         resource.kubernetes.io/pciBusID = Str("0000:00:00.0")
         resource.kubernetes.io/pcieRoot = Str("pci0000:00")
+        shareable = Bool(true)
         superpod = Str("7")
         type = Str("chip")
         uuid = Str("VDIE-0000-1")
@@ -232,15 +252,20 @@ fn a_single_die_node_publishes_chips_without_counters() {
     slice 80000 chips-0
       chip-0-0 shared
         chips = Int(1)
+        computeCapability = Version("0.0.0")
+        cudaVersion = Version("0.0.0")
         dies = Int(1)
         driverVersion = Version("25.0.0-rc1")
         leaf = Str("")
+        linkGroup = Str("")
         model = Str("910B")
         module = Int(-1)
         productName = Str("Stand-in")
+        profile = Str("")
         resource.kubernetes.io/numaNode = Int(0)
         resource.kubernetes.io/pciBusID = Str("0000:00:00.0")
         resource.kubernetes.io/pcieRoot = Str("pci0000:00")
+        shareable = Bool(true)
         superpod = Str("")
         type = Str("chip")
         uuid = Str("VDIE-0000-0")
@@ -248,6 +273,119 @@ fn a_single_die_node_publishes_chips_without_counters() {
         cores: 100 (default 100, 1 to 100 by 1)
         memory: 64Gi (default 64Gi, 1Gi to 64Gi by 1Gi)
     "#);
+}
+
+#[test]
+fn a_gpu_is_a_chip_and_a_partitioned_gpu_is_its_partitions() {
+    let plan = Around::default().plan(&gpus(vec![gpu(0), partition(1, 9), partition(1, 10)]));
+    assert_eq!(names(&plan), ["partition-1-9-0", "partition-1-10-0", "chip-0-0"]);
+    insta::assert_snapshot!(text(&Around::default().plan(&gpus(vec![gpu(0), partition(1, 9)]))), @r#"
+    pool node-1/nvidia
+    slice 60000 partitions-0
+      partition-1-9-0
+        chips = Int(0)
+        computeCapability = Version("9.0.0")
+        cudaVersion = Version("12.8.0")
+        dies = Int(1)
+        driverVersion = Version("570.124.6")
+        leaf = Str("")
+        linkGroup = Str("GPU-0000")
+        model = Str("H100")
+        module = Int(-1)
+        productName = Str("Stand-in")
+        profile = Str("1g.10gb")
+        resource.kubernetes.io/numaNode = Int(0)
+        resource.kubernetes.io/pciBusID = Str("0000:01:00.0")
+        resource.kubernetes.io/pcieRoot = Str("pci0000:01")
+        shareable = Bool(true)
+        superpod = Str("")
+        type = Str("partition")
+        uuid = Str("MIG-0001-9")
+        vendor = Str("nvidia")
+        cores: 14
+        memory: 10Gi
+    slice 80000 chips-0
+      chip-0-0 shared
+        chips = Int(1)
+        computeCapability = Version("9.0.0")
+        cudaVersion = Version("12.8.0")
+        dies = Int(1)
+        driverVersion = Version("570.124.6")
+        leaf = Str("")
+        linkGroup = Str("GPU-0000")
+        model = Str("H100")
+        module = Int(-1)
+        productName = Str("Stand-in")
+        profile = Str("")
+        resource.kubernetes.io/numaNode = Int(0)
+        resource.kubernetes.io/pciBusID = Str("0000:00:00.0")
+        resource.kubernetes.io/pcieRoot = Str("pci0000:00")
+        shareable = Bool(true)
+        superpod = Str("")
+        type = Str("chip")
+        uuid = Str("GPU-0000")
+        vendor = Str("nvidia")
+        cores: 100 (default 100, 1 to 100 by 1)
+        memory: 80Gi (default 80Gi, 1Gi to 80Gi by 1Gi)
+    "#);
+}
+
+#[test]
+fn nothing_has_more_attributes_and_capacities_than_the_api_takes() {
+    // `resource.k8s.io/v1`: 32 together. What is published today leaves room for what comes.
+    let mut fields: Vec<usize> = [dual(1), gpus(vec![gpu(0), partition(1, 1)])]
+        .iter()
+        .flat_map(|inventory| Around::default().plan(inventory).devices().cloned().collect::<Vec<_>>())
+        .map(|device| device.attributes.len() + device.capacity.len())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(fields, [19, 21, 21, 21, 21], "16 attributes, up to 3 standard ones, 2 capacities");
+}
+
+#[test]
+fn every_device_of_every_kind_has_the_same_keys() {
+    let keys = |device: &DevicePlan| -> Vec<String> {
+        device.attributes.keys().filter(|key| !key.contains('/')).cloned().collect()
+    };
+    let plans = [dual(1), single(1), gpus(vec![gpu(0), partition(1, 1)])].map(|i| Around::default().plan(&i));
+    let all: BTreeSet<Vec<String>> = plans.iter().flat_map(PoolPlan::devices).map(keys).collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+}
+
+#[test]
+fn partitions_of_eight_cards_fill_a_slice_and_a_ninth_of_a_card_is_named() {
+    let chips = (0..9).flat_map(|card| (1..=8).map(move |gi| partition(card, gi))).collect();
+    let plan = Around::default().plan(&gpus(chips));
+    assert_eq!(plan.slices.iter().map(|s| s.devices().len()).collect::<Vec<_>>(), [64, 8]);
+    assert_eq!(plan.slices[1].key, SliceKey::Partitions(1));
+    let nine = gpus((1..=9).map(|gi| partition(3, gi)).collect());
+    let plan = Around::default().plan(&nine);
+    assert_eq!((plan.devices().count(), plan.problems.len()), (8, 1));
+    assert_eq!(plan.problems[0].reason, "too_many_partitions");
+}
+
+#[test]
+fn a_gpu_that_was_partitioned_while_it_was_held_stays_beside_its_partitions() {
+    let mut around = Around::using(&["chip-0-0"]);
+    around.vanished = vec![gpu(0)];
+    let plan = around.plan(&gpus(vec![partition(0, 1)]));
+    assert_eq!(names(&plan), ["partition-0-1-0", "chip-0-0"]);
+    assert_eq!(find(&plan, "chip-0-0").unwrap().taints[0].value, "absent");
+    around = Around::using(&["partition-0-1-0"]);
+    around.vanished = vec![partition(0, 1), partition(0, 2)];
+    let plan = around.plan(&gpus(vec![gpu(0)]));
+    assert_eq!(names(&plan), ["partition-0-1-0", "chip-0-0"], "what nobody holds goes");
+}
+
+#[test]
+fn a_chip_whose_driver_cannot_share_is_only_given_whole() {
+    let mut inventory = single(1);
+    inventory.chips[0].traits.whole_only = Some("the driver is too old".to_owned());
+    let plan = Around::default().plan(&inventory);
+    let device = find(&plan, "chip-0-0").unwrap();
+    assert!(!device.allow_multiple_allocations);
+    assert!(device.capacity.values().all(|capacity| capacity.policy.is_none()));
+    assert_eq!(device.attributes["shareable"], AttributeValue::Bool(false));
 }
 
 #[test]
@@ -447,7 +585,9 @@ proptest! {
                 .iter()
                 .flat_map(|s| s.devices().iter().map(|d| (d.name, (s.key, d.clone()))))
                 .filter(|(name, _)| match name {
-                    DeviceName::Chip { card: c, .. } | DeviceName::Module { card: c } => *c != card,
+                    DeviceName::Chip { card: c, .. }
+                    | DeviceName::Module { card: c }
+                    | DeviceName::Partition { card: c, .. } => *c != card,
                 })
                 .collect()
         };
@@ -483,7 +623,9 @@ proptest! {
         let plan = Around::default().plan(&inventory);
         for slice in &plan.slices {
             let cards: Vec<u32> = slice.devices().iter().map(|d| match d.name {
-                DeviceName::Chip { card, .. } | DeviceName::Module { card } => card,
+                DeviceName::Chip { card, .. }
+                | DeviceName::Module { card }
+                | DeviceName::Partition { card, .. } => card,
             }).collect();
             let mut runs = cards.clone();
             runs.dedup();

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::claim::{ConfigSource, Consumer, OpaqueConfig};
-use crate::fixtures::{chip, dual, inventory, single};
+use crate::fixtures::{chip, dual, gpu, gpus, inventory, partition, single};
 use crate::share_policy::{API_VERSION, KIND};
 
 pub(crate) const UID: &str = "0b0e8bd2-07d1-4b3e-9a51-3c2a2f5d9e10";
@@ -180,6 +180,28 @@ fn a_straddling_claim_is_refused_whoever_allocated_it() {
 }
 
 #[test]
+fn partitions_are_given_whole_to_one_claim_each_and_straddle_nothing() {
+    let node = gpus(vec![partition(0, 1), partition(0, 2), partition(1, 1), gpu(2)]);
+    let two = claim(&uid(1), &["a partition-0-1-0", "b partition-1-1-0"]);
+    let plan = plan_on(&node, &two, &[]).unwrap();
+    assert!(!plan.interposed());
+    let chips: Vec<(&str, u32, Bytes, bool)> = plan
+        .results
+        .iter()
+        .flat_map(|r| &r.chips)
+        .map(|c| (c.uuid.as_str(), c.phys_id, c.memory, c.whole))
+        .collect();
+    assert_eq!(chips, [("MIG-0000-1", 0, Bytes::gib(10), true), ("MIG-0001-1", 1, Bytes::gib(10), true)]);
+    let again = claim(&uid(2), &["a partition-0-1-0"]);
+    assert_eq!(reason(plan_on(&node, &again, std::slice::from_ref(&plan))), "over_capacity");
+    let beside = claim(&uid(2), &["a partition-0-2-0", "b chip-2-0"]);
+    assert_eq!(reason(plan_on(&node, &beside, std::slice::from_ref(&plan))), "prepared");
+    for absent in ["a partition-0-3-0", "a partition-0-1-1", "a chip-0-0", "a partition-2-0-0"] {
+        assert_eq!(reason(plan_on(&node, &claim(&uid(2), &[absent]), &[])), "device_absent", "{absent}");
+    }
+}
+
+#[test]
 fn independent_pairing_frees_shares_and_not_whole_chips() {
     let independent =
         |results: &[&str]| with_policy(claim(&uid(1), results), &[], json!({ "pairing": "independent" }));
@@ -322,6 +344,22 @@ fn administrative_access_beside_a_share_does_not_lift_its_quota() {
     mixed.results[1].admin_access = true;
     let plan = plan_on(&dual(1), &mixed, &[]).unwrap();
     assert_eq!((plan.shares.chips[0].memory, plan.shares.chips[0].cores), (Bytes::gib(8), Percent(10)));
+}
+
+#[test]
+fn without_hooks_for_the_vendor_a_share_is_counted_and_no_quota_is_pretended() {
+    let acme = Inventory { vendor: "acme".parse().unwrap(), ..single(1) };
+    let asked = with_policy(
+        claim(&uid(1), &["a chip-0-0 8Gi 10"]),
+        &[],
+        json!({"interpose": "always", "memory": {"onFailure": "closed"}}),
+    );
+    let plan = plan_on(&acme, &asked, &[]).unwrap();
+    assert!(!plan.interposed() && plan.shares.chips.is_empty());
+    assert_eq!(plan.results[0].chips[0].memory, Bytes::gib(8));
+    let next = claim(&uid(2), &["a chip-0-0 57Gi 10"]);
+    assert_eq!(reason(plan_on(&acme, &next, std::slice::from_ref(&plan))), "over_capacity");
+    assert!(plan_on(&single(1), &asked, &[]).unwrap().interposed());
 }
 
 #[test]

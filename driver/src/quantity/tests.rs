@@ -96,3 +96,18 @@ proptest! {
         let _ = text.parse::<Quantity>();
     }
 }
+
+#[test]
+fn fractions_count_as_one_more() {
+    for (text, units, thousandths) in [
+        ("1500m", 2, 1500),
+        ("1", 1, 1000),
+        ("100n", 1, 1),
+        ("-1", 0, 0),
+        ("0", 0, 0),
+        ("4Gi", 4 << 30, (4 << 30) * 1000),
+    ] {
+        let quantity: Quantity = text.parse().unwrap();
+        assert_eq!((quantity.ceil(), quantity.ceil_thousandths()), (units, thousandths), "{text}");
+    }
+}

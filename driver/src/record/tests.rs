@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::dual;
+use crate::fixtures::{dual, gpus, partition};
 use crate::prepare::tests::{claim, plan_on, uid};
 
 fn at(seconds: u64) -> WallTime {
@@ -46,6 +46,27 @@ fn a_life_folds_step_by_step() {
     assert_eq!(state(2), Some(ClaimState::PrepareCompleted(plan(1))));
     assert_eq!(state(3), Some(ClaimState::UnprepareStarted(plan(1))));
     assert_eq!(state(4), Some(ClaimState::Unprepared(at(3))));
+}
+
+#[test]
+fn a_plan_with_a_partition_is_read_back_and_a_plan_from_before_partitions_still_is() {
+    let node = gpus(vec![partition(0, 1)]);
+    let plan = plan_on(&node, &claim(&uid(1), &["a partition-0-1-0"]), &[]).unwrap();
+    let record = Record::new(at(1), Event::PrepareCompleted { plan });
+    let bytes = record.encode().unwrap();
+    assert_eq!(Record::decode(&bytes).unwrap(), record);
+    let mut before: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let seen = before["plan"]["results"][0]["chips"][0]["seen"].as_object_mut().unwrap();
+    assert!(seen.remove("traits").is_some());
+    let old = Record::decode(&serde_json::to_vec(&before).unwrap()).unwrap();
+    let Event::PrepareCompleted { plan } = old.event else { panic!("another event") };
+    assert_eq!(plan.results[0].chips[0].seen.traits, crate::hardware::Traits::default());
+    // What has nothing new is written as before.
+    assert!(!String::from_utf8(life_bytes()).unwrap().contains("traits"));
+}
+
+fn life_bytes() -> Vec<u8> {
+    log(life(1, 1))[0].encode().unwrap()
 }
 
 #[test]

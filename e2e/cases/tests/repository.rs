@@ -54,7 +54,14 @@ fn classes() -> Vec<(String, String)> {
 fn every_class_asks_for_the_driver_first() {
     let classes = classes();
     let names: Vec<&str> = classes.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["accelerator.vnpu.dev", "gpu.vnpu.dev", "npu-module.vnpu.dev", "npu.vnpu.dev"]);
+    let shipped = [
+        "accelerator.vnpu.dev",
+        "gpu-partition.vnpu.dev",
+        "gpu.vnpu.dev",
+        "npu-module.vnpu.dev",
+        "npu.vnpu.dev",
+    ];
+    assert_eq!(names, shipped);
     for (name, expression) in classes {
         assert!(expression.starts_with(r#"device.driver == "vnpu.dev" &&"#), "{name}: {expression}");
     }
@@ -90,6 +97,7 @@ fn classes_select_what_their_names_say() {
         ("npu.vnpu.dev", [true, false, false, false, false]),
         ("npu-module.vnpu.dev", [false, true, false, false, false]),
         ("gpu.vnpu.dev", [false, false, true, false, false]),
+        ("gpu-partition.vnpu.dev", [false, false, false, true, false]),
         ("accelerator.vnpu.dev", [true, false, true, false, false]),
     ];
     for (class, expected) in table {
@@ -109,7 +117,7 @@ fn the_plugin_has_exactly_the_rights_it_needs() {
         .collect();
     let expected = [
         r#"["events"] null ["create","patch"]"#,
-        r#"["nodes"] null ["get"]"#,
+        r#"["nodes"] null ["get","list","watch"]"#,
         r#"["resourceclaims"] null ["get","list","watch"]"#,
         r#"["resourceclaims/driver"] ["vnpu.dev"] ["associated-node:update","associated-node:patch"]"#,
         r#"["resourceclaims/status"] null ["patch"]"#,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use vnpu_e2e_stack::{Artefacts, Machine, Options, Stack, StackOptions};
 
+use crate::batch;
 use crate::shares;
 use crate::shell::{Shell, note, path, promise};
 
@@ -45,6 +46,7 @@ pub(crate) fn show(artefacts: Artefacts, keep: bool) -> Result<()> {
         // Where the node plugin of a real node has them by default.
         ("VNPU_RUNTIME_DIR".to_owned(), node.runtime.clone().into_os_string()),
         ("VNPU_ADMIN_ADDRESS".to_owned(), node.admin_address.to_string().into()),
+        ("VNPU_CONTROLLER".to_owned(), batch::address(&stack).into()),
         ("KUBECONFIG".to_owned(), stack.cluster.kubeconfig().into_os_string()),
         ("KUBECACHEDIR".to_owned(), stack.cluster.directory().join("kubectl-cache").into_os_string()),
     ];
@@ -76,7 +78,8 @@ fn steps(stack: &Stack, shell: &mut Shell) -> Result<()> {
     conditions(stack, shell)?;
     modules(shell)?;
     compute(stack, shell)?;
-    live(stack, shell)
+    live(stack, shell)?;
+    batch::show(stack, shell)
 }
 
 fn devices(shell: &mut Shell) -> Result<()> {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vnpu_e2e_stack::Artefacts;
 
+mod batch;
 mod cluster;
 mod local;
 mod machine;

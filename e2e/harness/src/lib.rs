@@ -1,8 +1,10 @@
 //! A real Kubernetes cluster for tests and the demo: etcd, control plane, containerd, kubelet, and simulated
 //! nodes beside the real one. It leaves nothing behind, however it ends.
 
+mod admin;
 mod cluster;
 mod control_plane;
+mod controller;
 mod image;
 mod kubectl;
 mod node;
@@ -13,7 +15,9 @@ mod processes;
 mod remote;
 mod system;
 
+pub use admin::admin_page;
 pub use cluster::Cluster;
+pub use controller::{CONTROLLER, ControllerHandle, ControllerOptions};
 pub use image::{ImageConfig, RootFs};
 pub use node::NodePaths;
 pub use nodes::{NAMESPACE, NodeHandle, PluginOptions, SERVICE_ACCOUNT};

@@ -161,15 +161,30 @@ impl Cluster {
     /// # Errors
     /// When the service account or the node does not exist.
     pub fn node_kubeconfig(&self, name: &str, uid: &str, to: &Path) -> Result<()> {
+        let node = BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            uid: Some(uid.into()),
+        };
+        self.account_kubeconfig(SERVICE_ACCOUNT, Some(node), to)
+            .with_context(|| format!("a token bound to node {name}"))
+    }
+
+    /// A kubeconfig with a token of one of the product's service accounts.
+    ///
+    /// # Errors
+    /// When there is no such account, or what the token is to be bound to is not there.
+    pub(crate) fn account_kubeconfig(
+        &self,
+        account: &str,
+        bound_object_ref: Option<BoundObjectReference>,
+        to: &Path,
+    ) -> Result<()> {
         let client = self.client()?;
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
-                bound_object_ref: Some(BoundObjectReference {
-                    api_version: Some("v1".into()),
-                    kind: Some("Node".into()),
-                    name: Some(name.into()),
-                    uid: Some(uid.into()),
-                }),
+                bound_object_ref,
                 expiration_seconds: Some(24 * 3600),
                 ..TokenRequestSpec::default()
             }),
@@ -177,13 +192,11 @@ impl Cluster {
         };
         let answer = self.block_on(async {
             let accounts: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
-            accounts.create_token_request(SERVICE_ACCOUNT, &PostParams::default(), &request).await
+            accounts.create_token_request(account, &PostParams::default(), &request).await
         });
-        let answer = answer.with_context(|| {
-            format!("asking for a token of {NAMESPACE}/{SERVICE_ACCOUNT} bound to node {name}")
-        })?;
+        let answer = answer.with_context(|| format!("asking for a token of {NAMESPACE}/{account}"))?;
         let token = answer.status.and_then(|s| s.token).context("the API server answered without a token")?;
-        // The plugin runs in the node's network, where this address is as good as from here.
+        // It is used in the node's network, where this address is as good as from here.
         self.pki.token_kubeconfig(to, &self.server(), &token)
     }
 

@@ -13,6 +13,12 @@ pub struct Artefacts {
     pub repository: PathBuf,
     /// `vnpu-kubelet-plugin`.
     pub plugin: PathBuf,
+    /// `vnpu-controller`.
+    pub controller: PathBuf,
+    /// `kubectl-vnpu`.
+    pub kubectl_vnpu: PathBuf,
+    /// `vnpu-sim`.
+    pub simulator: PathBuf,
     /// `vnpu`.
     pub vnpu: PathBuf,
     /// Directory with `libvnpu.so` and `libvnpu_core.so`.
@@ -33,7 +39,10 @@ impl Artefacts {
             Some(directory) => repository.join(directory),
             None => repository.join("target"),
         };
-        let mut build = vec!["build", "--quiet", "--package", "vnpu-kubelet-plugin", "--package", "vnpu"];
+        let mut build = vec!["build", "--quiet"];
+        for package in ["vnpu-kubelet-plugin", "vnpu-controller", "kubectl-vnpu", "vnpu-sim", "vnpu"] {
+            build.extend(["--package", package]);
+        }
         if release {
             build.push("--release");
         }
@@ -42,6 +51,9 @@ impl Artefacts {
         let built = target.join(if release { "release" } else { "debug" });
         Ok(Self {
             plugin: built.join("vnpu-kubelet-plugin"),
+            controller: built.join("vnpu-controller"),
+            kubectl_vnpu: built.join("kubectl-vnpu"),
+            simulator: built.join("vnpu-sim"),
             vnpu: built.join("vnpu"),
             interposer: target.join("interposer"),
             standins: standin_build::build(false)?,

@@ -6,7 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use standin_protocol::Machine;
-use vnpu_harness::{Cluster, NodeHandle};
+use vnpu_harness::{Cluster, NodeHandle, admin_page};
+
+/// How long the stand-in driver, which looks at its file every 50 ms, is given to take a change.
+const TAKEN: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// A node, the simulated machine of its driver, and the file that describes it.
 #[derive(Debug)]
@@ -37,7 +40,10 @@ impl MachineNode {
     /// When the file cannot be written.
     pub fn change(&self, edit: impl FnOnce(&mut Machine)) -> Result<()> {
         edit(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner));
-        self.write()
+        self.write()?;
+        // A plugin that is started next asks its first question within milliseconds.
+        std::thread::sleep(TAKEN);
+        Ok(())
     }
 
     /// Name of the driver's process in the harness.
@@ -55,13 +61,7 @@ impl MachineNode {
     /// # Errors
     /// When the plugin does not answer.
     pub fn admin(&self, path: &str) -> Result<String> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(&self.handle.admin_address)
-            .with_context(|| format!("the admin server at {}", self.handle.admin_address))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: plugin\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+        admin_page(&self.handle.admin_address, path).map(|(_, body)| body)
     }
 
     /// Whether the plugin says that it is ready.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use standin_protocol::Machine;
-use vnpu_harness::{Cluster, ImageConfig, Options, PluginOptions, ProcessSpec, RootFs};
+use vnpu_harness::{
+    Cluster, ControllerHandle, ControllerOptions, ImageConfig, Options, PluginOptions, ProcessSpec, RootFs,
+};
 
 use crate::artefacts::Artefacts;
 use crate::machine_node::MachineNode;
@@ -72,6 +74,7 @@ impl Stack {
     /// When the API server refuses one.
     pub fn apply_product(&self) -> Result<()> {
         self.cluster.apply_path(&self.artefacts.repository.join("deploy/manifests"))?;
+        self.cluster.quiet_controller_deployment()?;
         self.cluster.apply_path(&self.artefacts.repository.join("deviceclasses"))?;
         let door = std::fs::read_to_string(
             self.artefacts.repository.join("e2e/guard-cases/refused/pair-without-constraint.yaml"),
@@ -193,9 +196,37 @@ impl Stack {
         }
     }
 
+    /// Starts the controller number `index` with `config`, a `ControllerConfig` as YAML; without one it has the defaults.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_controller(&self, index: u16, config: Option<&str>) -> Result<ControllerHandle> {
+        let file = config.map(|text| -> Result<_> {
+            let directory = self.cluster.directory().join("controllers").join(format!("config-{index}"));
+            std::fs::create_dir_all(&directory)?;
+            let file = directory.join("config.yaml");
+            std::fs::write(&file, text)?;
+            Ok(file)
+        });
+        let options = ControllerOptions {
+            program: self.artefacts.controller.clone(),
+            config: file.transpose()?,
+            arguments: vec![
+                "--record".to_owned(),
+                self.cluster.directory().join(format!("controllers/record-{index}")).display().to_string(),
+            ],
+            environment: vec![("RUST_LOG".to_owned(), "info".to_owned())],
+        };
+        self.cluster.start_controller(index, &options)
+    }
+
     fn bring_up(&self, node: MachineNode) -> Result<Arc<MachineNode>> {
         self.start_machine(&node)?;
-        self.cluster.start_plugin(&node.handle, &self.plugin_options())?;
+        let mut options = self.plugin_options();
+        // NVML takes no directory of device nodes from anybody: on a node there is the one.
+        let dev = node.handle.dev_root.display().to_string();
+        options.environment.push((standin_protocol::DEVICE_VARIABLE.to_owned(), dev));
+        self.cluster.start_plugin(&node.handle, &options)?;
         let node = Arc::new(node);
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.insert(node.handle.name.clone(), node.clone());

@@ -1,13 +1,13 @@
 //! What a case gets: the product on a cluster, and shorthands for the namespace that belongs to it alone.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use vnpu_e2e_stack::{Artefacts, Machine, MachineNode, Options, Stack, StackOptions};
+use vnpu_e2e_stack::{Artefacts, ControllerHandle, Machine, MachineNode, Options, Stack, StackOptions};
 
 /// Modules of the real node's machine, two dies of 64 GiB each.
 const MODULES: u32 = 4;
@@ -20,6 +20,7 @@ pub(crate) struct Context {
     pub(crate) namespace: String,
     /// What the current case could not try here.
     not_run: RefCell<Vec<NotRun>>,
+    controller: OnceCell<ControllerHandle>,
 }
 
 /// What a case, or a part of one, could not try on this machine: no failure, but nobody may take it for a success.
@@ -51,12 +52,21 @@ impl Context {
             ..Options::default()
         };
         let stack = Stack::start(artefacts, StackOptions { cluster, ..StackOptions::default() })?;
-        Ok(Self { stack, namespace: String::new(), not_run: RefCell::default() })
+        Ok(Self { stack, namespace: String::new(), not_run: RefCell::default(), controller: OnceCell::new() })
     }
 
     /// The real node with its machine and plugin, started when the first case asks for it.
     pub(crate) fn machine(&self) -> Result<Arc<MachineNode>> {
         self.stack.real().or_else(|_| self.stack.add_real_node(Machine::ascend_910c(MODULES, 65536)))
+    }
+
+    /// The controller, started when the first case asks for it.
+    pub(crate) fn controller(&self) -> Result<&ControllerHandle> {
+        if let Some(known) = self.controller.get() {
+            return Ok(known);
+        }
+        let started = self.stack.start_controller(0, None)?;
+        Ok(self.controller.get_or_init(|| started))
     }
 
     /// Where the components' logs are kept after the run.

@@ -12,7 +12,7 @@ use vnpu_harness::{ImageConfig, RootFs};
 
 use crate::context::Context;
 
-/// The base image with both `acl-demo` programs and `umount`.
+/// The base image with both `acl-demo` programs, both `cuda-demo` programs and `umount`.
 pub(crate) const TOOLS: &str = "vnpu.dev/tools:latest";
 /// A shell and the usual programs with glibc 2.31.
 pub(crate) const OLD: &str = "vnpu.dev/glibc-2.31:latest";
@@ -33,6 +33,8 @@ pub(crate) fn tools(context: &Context) -> Result<()> {
     root.program(&bin.join("acl-demo"), "bin/acl-demo")?;
     // What it links is the vendor's: it comes with the driver's mounts.
     root.file(&bin.join("acl-demo-linked"), "bin/acl-demo-linked")?;
+    root.file(&bin.join("cuda-demo"), "bin/cuda-demo")?;
+    root.file(&bin.join("cuda-demo-linked"), "bin/cuda-demo-linked")?;
     let umount = ["/usr/bin/umount", "/bin/umount"].map(Path::new);
     let umount = umount.iter().find(|p| p.is_file()).context("the host has no umount")?;
     root.program(umount, "bin/umount")?;

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 
+mod batches;
 mod case;
 mod cases;
 mod context;
+mod controllers;
+mod doors;
 mod dra;
 mod example;
 mod holding;
@@ -18,6 +21,7 @@ mod images;
 mod plugins;
 mod pods;
 mod simulated;
+mod written;
 
 use case::Case;
 use context::{Context, NotRun};

@@ -113,8 +113,11 @@ fn who_may_not_look_into_a_process_does_not_take_it_for_dead() {
     assert_eq!(other.info(), (GIB, GIB));
 }
 
-/// A process under the pid of one that is dead; `None` where a pid cannot be chosen.
+/// A process under the pid of one that is dead; `None` where a pid cannot be chosen. It starts in a later hundredth of
+/// a second than the dead one: the kernel tells starts in those (`proc_pid_stat(5)`), and no host comes round to a pid
+/// sooner by itself.
 fn under_pid(node: &Node, pid: &str, program: &[&str]) -> Option<Driver> {
+    std::thread::sleep(std::time::Duration::from_millis(20));
     let mut command = node.command(trouble());
     command.args(["again", pid]).args(program);
     let mut driver = Driver::start(&mut command);

@@ -71,6 +71,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 "chips": {
                   "int": 2
                 },
+                "computeCapability": {
+                  "version": "0.0.0"
+                },
+                "cudaVersion": {
+                  "version": "0.0.0"
+                },
                 "dies": {
                   "int": 2
                 },
@@ -78,6 +84,9 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                   "version": "25.0.0-rc1"
                 },
                 "leaf": {
+                  "string": ""
+                },
+                "linkGroup": {
                   "string": ""
                 },
                 "model": {
@@ -88,6 +97,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 },
                 "productName": {
                   "string": "Stand-in"
+                },
+                "profile": {
+                  "string": ""
+                },
+                "shareable": {
+                  "bool": true
                 },
                 "superpod": {
                   "string": ""
@@ -131,6 +146,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 "chips": {
                   "int": 1
                 },
+                "computeCapability": {
+                  "version": "0.0.0"
+                },
+                "cudaVersion": {
+                  "version": "0.0.0"
+                },
                 "dies": {
                   "int": 2
                 },
@@ -138,6 +159,9 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                   "version": "25.0.0-rc1"
                 },
                 "leaf": {
+                  "string": ""
+                },
+                "linkGroup": {
                   "string": ""
                 },
                 "model": {
@@ -148,6 +172,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 },
                 "productName": {
                   "string": "Stand-in"
+                },
+                "profile": {
+                  "string": ""
+                },
+                "shareable": {
+                  "bool": true
                 },
                 "superpod": {
                   "string": ""
@@ -204,6 +234,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 "chips": {
                   "int": 1
                 },
+                "computeCapability": {
+                  "version": "0.0.0"
+                },
+                "cudaVersion": {
+                  "version": "0.0.0"
+                },
                 "dies": {
                   "int": 2
                 },
@@ -211,6 +247,9 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                   "version": "25.0.0-rc1"
                 },
                 "leaf": {
+                  "string": ""
+                },
+                "linkGroup": {
                   "string": ""
                 },
                 "model": {
@@ -221,6 +260,12 @@ fn a_node_of_one_module_is_a_counter_slice_and_a_device_slice() {
                 },
                 "productName": {
                   "string": "Stand-in"
+                },
+                "profile": {
+                  "string": ""
+                },
+                "shareable": {
+                  "bool": true
                 },
                 "superpod": {
                   "string": ""

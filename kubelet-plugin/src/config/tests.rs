@@ -1,6 +1,6 @@
 use clap::Parser as _;
 
-use super::{Args, ConfigError, NodeConfig, Settings, parse_file};
+use super::{Args, ConfigError, NodeConfig, Settings, VendorName, parse_file};
 
 fn settings(extra: &[&str]) -> Result<Settings, ConfigError> {
     let args = [&["vnpu-kubelet-plugin"], extra].concat();
@@ -34,6 +34,10 @@ fn the_file_is_strict() {
     assert_eq!(parse_file(&format!("{head}concurrency: 8\n")).unwrap().concurrency, 8);
     assert!(parse_file(&format!("{head}concurency: 8\n")).unwrap_err().contains("concurency"));
     assert!(parse_file(&format!("{head}concurrency: 0\n")).unwrap_err().contains("1 to 256"));
+    let vendors = |text: &str| parse_file(&format!("{head}vendors: {text}\n")).map(|config| config.vendors);
+    assert_eq!(vendors("[nvidia]"), Ok(vec![VendorName::Nvidia]));
+    assert!(vendors("[]").unwrap_err().contains("vendors is empty"));
+    assert!(vendors("[amd]").unwrap_err().contains("amd"));
     assert!(parse_file("apiVersion: vnpu.dev/v1\nkind: NodeConfig\n").unwrap_err().contains("vnpu.dev/v1 "));
     assert!(parse_file("kind: NodeConfig\n").is_err());
 }
@@ -44,6 +48,7 @@ fn the_schema_names_every_field() {
     for field in [
         "apiVersion",
         "kind",
+        "vendors",
         "discoverySeconds",
         "reconcileSeconds",
         "agentSeconds",

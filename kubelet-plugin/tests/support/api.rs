@@ -43,6 +43,7 @@ pub struct FakeApi {
     versions: AtomicU64,
     watch: broadcast::Sender<Value>,
     claim_watch: broadcast::Sender<Value>,
+    node_watch: broadcast::Sender<Value>,
     /// Watches on single claims that were begun.
     pub claim_watches: AtomicU64,
 }
@@ -65,8 +66,16 @@ impl FakeApi {
             versions: AtomicU64::new(100),
             watch: broadcast::channel(64).0,
             claim_watch: broadcast::channel(64).0,
+            node_watch: broadcast::channel(64).0,
             claim_watches: AtomicU64::new(0),
         })
+    }
+
+    /// Changes the node's labels, and tells those who watch it.
+    pub fn label_node(&self, labels: Value) {
+        let mut node = self.node.lock().unwrap();
+        node["metadata"]["labels"] = labels;
+        let _ = self.node_watch.send(json!({"type": "MODIFIED", "object": partial(&node)}));
     }
 
     pub fn client(self: &Arc<Self>) -> kube::Client {
@@ -111,13 +120,18 @@ impl FakeApi {
         self.asked.lock().unwrap().iter().any(|path| path.ends_with(end))
     }
 
-    /// An allocated claim, reserved for a pod. Results are (request, device, memory, cores).
+    /// An allocated claim, reserved for a pod. Results are (request, device, memory, cores); a device of another vendor
+    /// than Ascend is `<vendor>/<device>`.
     pub fn allocate(&self, n: u32, results: &[(&str, &str, &str, &str)]) {
         let results: Vec<Value> = results
             .iter()
             .map(|(request, device, memory, cores)| {
+                let (pool, device) = match device.split_once('/') {
+                    Some((vendor, device)) => (format!("{NODE}/{vendor}"), device),
+                    None => (POOL.to_owned(), *device),
+                };
                 let mut result =
-                    json!({"request": request, "driver": "vnpu.dev", "pool": POOL, "device": device});
+                    json!({"request": request, "driver": "vnpu.dev", "pool": pool, "device": device});
                 if device.starts_with("chip") {
                     result["shareID"] = json!(uid(n + 1_000_000));
                     result["consumedCapacity"] = json!({"memory": memory, "cores": cores});
@@ -199,6 +213,20 @@ impl FakeApi {
         match (&parts.method, path.as_slice()) {
             (&Method::GET, ["api", "v1", "nodes", name]) if *name == NODE => {
                 answer(200, &self.node.lock().unwrap())
+            }
+            // Metadata alone, of this one node.
+            (&Method::GET, ["api", "v1", "nodes"]) if query.contains("watch=true") => {
+                streamed(BroadcastStream::new(self.node_watch.subscribe()).map(Result::unwrap))
+            }
+            (&Method::GET, ["api", "v1", "nodes"]) => {
+                let items = [partial(&self.node.lock().unwrap())];
+                answer(
+                    200,
+                    &json!({
+                        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+                        "metadata": {"resourceVersion": "1"}, "items": items,
+                    }),
+                )
             }
             (&Method::POST, ["api", "v1", "namespaces", _, "events"]) => {
                 self.events.lock().unwrap().push(body.clone());
@@ -304,6 +332,13 @@ impl FakeApi {
             }
         }
     }
+}
+
+/// An object's metadata alone.
+fn partial(object: &Value) -> Value {
+    let mut metadata = object["metadata"].clone();
+    metadata["resourceVersion"] = json!("1");
+    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
 }
 
 /// A watch that goes on until somebody ends it.

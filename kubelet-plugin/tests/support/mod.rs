@@ -8,34 +8,50 @@ pub mod process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{SetOnce, watch};
 use tokio_util::task::TaskTracker;
-use vnpu_discovery::{Backend, DiscoveryError};
+use vnpu_discovery::{Backend, DiscoveryError, VendorLibrary};
 use vnpu_driver::hardware::{
     Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessError, ProcessMemory,
-    ProcessView, Vendor, VendorEdits,
+    ProcessView, Traits, Vendor, VendorEdits,
 };
 use vnpu_driver::id::{DeviceUuid, NodeName};
 use vnpu_driver::quantity::Bytes;
 use vnpu_kubelet_plugin::audit::Audits;
 use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
 use vnpu_kubelet_plugin::events::Events;
-use vnpu_kubelet_plugin::hardware::{Inventories, Seen};
+use vnpu_kubelet_plugin::hardware::{Inventories, Look, Seen};
 use vnpu_kubelet_plugin::keyed::KeyedLocks;
 use vnpu_kubelet_plugin::live::Live;
 use vnpu_kubelet_plugin::materials::Materials;
 use vnpu_kubelet_plugin::metrics::Metrics;
 use vnpu_kubelet_plugin::node::Node;
 use vnpu_kubelet_plugin::prepare::ClaimName;
+use vnpu_kubelet_plugin::vendors::{Source, Vendors};
 
 use api::FakeApi;
 
 pub const NODE: &str = "node-1";
 pub const POOL: &str = "node-1/ascend";
 
+/// What becomes of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// It brings the inventory.
+    Answers,
+    /// It does not end. To be ended by the test: a runtime waits for it.
+    Hangs,
+    /// It fails.
+    Fails,
+    /// There is no library.
+    Missing,
+}
+
 /// Hardware that is what the test says.
 pub struct FakeHardware {
+    pub mood: Mutex<Mood>,
     pub inventory: Mutex<Inventory>,
     /// Processes on each chip that has some.
     pub processes: Mutex<BTreeMap<DeviceUuid, Vec<ProcessMemory>>>,
@@ -45,17 +61,47 @@ impl FakeHardware {
     /// Dual-die modules of twice 64Gi.
     pub fn modules(count: u32) -> Arc<Self> {
         let chips = (0..count).flat_map(|card| [0, 1].map(|die| chip(card, die))).collect();
+        Self::of(Vendor::Ascend, chips)
+    }
+
+    /// GPUs of 80Gi.
+    pub fn gpus(count: u32) -> Arc<Self> {
+        let gpu = |card| Chip {
+            uuid: DeviceUuid::new(format!("GPU-{card}")).unwrap(),
+            module: None,
+            model: "H100".into(),
+            memory: Bytes::gib(80),
+            phys_id: card,
+            ..chip(card, 0)
+        };
+        Self::of(Vendor::Nvidia, (0..count).map(gpu).collect())
+    }
+
+    fn of(vendor: Vendor, chips: Vec<Chip>) -> Arc<Self> {
         Arc::new(Self {
+            mood: Mutex::new(Mood::Answers),
             inventory: Mutex::new(Inventory {
-                vendor: Vendor::Ascend,
+                vendor,
                 chips,
                 multi_die_policy: MultiDiePolicy::Independent,
                 driver_version: "25.0.rc1".into(),
+                cuda_version: String::new(),
                 superpod: None,
                 problems: Vec::new(),
             }),
             processes: Mutex::default(),
         })
+    }
+
+    pub fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    fn mood(&self) -> Mood {
+        while *self.mood.lock().unwrap() == Mood::Hangs {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        *self.mood.lock().unwrap()
     }
 }
 
@@ -73,31 +119,44 @@ fn chip(card: u32, die: u32) -> Chip {
         numa_node: None,
         pcie_root: None,
         health: Health::Healthy,
+        traits: Traits::default(),
     }
 }
 
 impl ProcessView for FakeHardware {
     fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError> {
+        self.mood();
         Ok(self.processes.lock().unwrap().get(&chip.uuid).cloned().unwrap_or_default())
     }
 }
 
 impl Backend for FakeHardware {
     fn vendor(&self) -> Vendor {
-        Vendor::Ascend
+        self.inventory.lock().unwrap().vendor
     }
 
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
-        Ok(self.inventory.lock().unwrap().clone())
+        match self.mood() {
+            Mood::Answers | Mood::Hangs => Ok(self.inventory.lock().unwrap().clone()),
+            Mood::Fails => Err(DiscoveryError::Hanging { function: "init" }),
+            Mood::Missing => Err(DiscoveryError::LibraryMissing {
+                library: VendorLibrary::Nvml,
+                searched: vec!["/lib".into()],
+            }),
+        }
     }
 
     /// `/dev/null` stands for every node: it is a character device everywhere.
     fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {
         let node = |path: String| DeviceNode { host_path: "/dev/null".into(), container_path: path.into() };
+        let (chip, control, files) = match self.vendor() {
+            Vendor::Ascend => ("/dev/davinci", "/dev/davinci_manager", "/usr/local/dcmi"),
+            Vendor::Nvidia | Vendor::Other(_) => ("/dev/nvidia", "/dev/nvidiactl", "/usr/lib64/libcuda.so.1"),
+        };
         let mut device_nodes: Vec<DeviceNode> =
-            chips.iter().map(|c| node(format!("/dev/davinci{}", c.phys_id))).collect();
-        device_nodes.push(node("/dev/davinci_manager".into()));
-        let mounts = vec![DriverMount { host_path: "/usr".into(), container_path: "/usr/local/dcmi".into() }];
+            chips.iter().map(|c| node(format!("{chip}{}", c.phys_id))).collect();
+        device_nodes.push(node(control.into()));
+        let mounts = vec![DriverMount { host_path: "/usr".into(), container_path: files.into() }];
         Ok(VendorEdits { device_nodes, mounts })
     }
 }
@@ -108,6 +167,8 @@ pub struct Bench {
     _owned: Option<tempfile::TempDir>,
     pub api: Arc<FakeApi>,
     pub hardware: Arc<FakeHardware>,
+    /// Of another vendor, if there is one.
+    pub gpus: Option<Arc<FakeHardware>>,
 }
 
 impl Bench {
@@ -131,7 +192,19 @@ impl Bench {
             _owned: None,
             api: FakeApi::new(),
             hardware: FakeHardware::modules(modules),
+            gpus: None,
         }
+    }
+
+    /// With so many GPUs beside.
+    pub fn with_gpus(modules: u32, gpus: u32) -> Self {
+        Self { gpus: Some(FakeHardware::gpus(gpus)), ..Self::new(modules) }
+    }
+
+    pub fn vendors(&self) -> Vendors {
+        let all = std::iter::once(&self.hardware).chain(&self.gpus);
+        let backends = all.map(|hardware| (Arc::clone(hardware) as Arc<dyn Backend>, false));
+        Vendors::of(&NodeName::new(NODE).unwrap(), backends).unwrap()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -144,15 +217,23 @@ impl Bench {
 
     /// What the plugin makes at its start, without sockets and loops.
     pub async fn start_reporting(&self) -> (Arc<Node>, Repairs) {
-        let (sender, seen) = watch::channel(Some(self.inventories()));
+        let (sender, seen) = watch::channel(self.inventories());
         std::mem::forget(sender);
         self.start_seeing(seen).await
     }
 
     /// What discovery finds now.
     pub fn inventories(&self) -> Arc<Inventories> {
-        let found = self.hardware.discover().unwrap();
-        Arc::new(Inventories::of(&NodeName::new(NODE).unwrap(), found).unwrap())
+        let vendors = self.vendors();
+        let found = |seen: Inventories, source: &Source| {
+            seen.with(&source.pool, Look::Seen(source.backend.discover().unwrap()))
+        };
+        Arc::new(vendors.iter().fold(Inventories::pending(&vendors), found))
+    }
+
+    /// What is known before the first look.
+    pub fn unseen(&self) -> Arc<Inventories> {
+        Arc::new(Inventories::pending(&self.vendors()))
     }
 
     /// With a discovery that the test plays.
@@ -161,7 +242,6 @@ impl Bench {
         let (store, repairs) = Store::open(&self.path("state")).await.unwrap();
         let client = Arc::new(SetOnce::new());
         assert!(client.set(self.api.client()).is_ok());
-        let backend: Arc<dyn Backend> = Arc::clone(&self.hardware) as Arc<dyn Backend>;
         let tasks = TaskTracker::new();
         let node = Node {
             name: name.clone(),
@@ -170,7 +250,7 @@ impl Bench {
                 &self.path("cdi"),
                 &self.path("run"),
                 &self.path("interposer"),
-                backend,
+                self.vendors(),
             )),
             events: Events::new(name, Arc::clone(&client), tasks.clone()),
             client,

@@ -75,8 +75,8 @@ fn host_glibc() -> Option<Glibc> {
 
 /// Versions of CANN and CUDA, and what of their libraries is hooked.
 pub(crate) fn vendor_software(arguments: &DoctorArguments, ours: Option<&Ours>, report: &mut Report) {
-    let software = places::search(&arguments.driver_root, &places::of_environment());
-    let proc = arguments.driver_root.join("proc/driver/nvidia/version");
+    let software = places::search(&arguments.vendors.driver_root, &places::of_environment());
+    let proc = arguments.vendors.driver_root.join("proc/driver/nvidia/version");
     if let Some(line) = fs::read_to_string(proc).ok().as_deref().and_then(|text| text.lines().next()) {
         report.add("CUDA", Status::Ok, shown(line), None);
     }
@@ -213,7 +213,7 @@ fn is_management(about: &str) -> bool {
 /// What else is loaded into every process of the host.
 pub(crate) fn preload(arguments: &DoctorArguments, ours: Option<&Ours>, report: &mut Report) {
     let about = "preloads";
-    let file = arguments.driver_root.join(PRELOAD_FILE);
+    let file = arguments.vendors.driver_root.join(PRELOAD_FILE);
     let mut entries: Vec<(String, String)> = Vec::new();
     match preloads(&file) {
         Ok(of_file) => entries.extend(of_file.into_iter().map(|e| (file.display().to_string(), e))),
@@ -227,7 +227,7 @@ pub(crate) fn preload(arguments: &DoctorArguments, ours: Option<&Ours>, report: 
         return report.add(about, Status::Ok, "nothing else is loaded into every process", None);
     }
     for (from, entry) in others {
-        let path = arguments.driver_root.join(entry.trim_start_matches('/'));
+        let path = arguments.vendors.driver_root.join(entry.trim_start_matches('/'));
         let rivals = ours.zip(Library::read(&path).ok()).map_or(0, |(ours, theirs)| {
             let both = theirs.exports.intersection(&ours.front.exports);
             // Every library that stands before others may have this one.

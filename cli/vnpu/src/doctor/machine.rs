@@ -6,9 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use vnpu_discovery::ascend::{Ascend, AscendOptions};
-use vnpu_discovery::{Backend, DiscoveryError};
-use vnpu_driver::hardware::{Chip, Health, MultiDiePolicy};
+use vnpu_discovery::DiscoveryError;
+use vnpu_driver::hardware::{Chip, Health, MultiDiePolicy, Vendor};
 use vnpu_quota_agent::ChipUsage;
 
 use super::DoctorArguments;
@@ -17,70 +16,83 @@ use super::report::{Report, Status};
 use crate::base::Base;
 use crate::node_plugin;
 use crate::top::look::Places;
+use crate::vendors::{self, Found};
 
 /// The driver, its chips, their nodes.
 pub(crate) fn driver(arguments: &DoctorArguments, report: &mut Report) {
     let about = "driver";
-    if let Err(e) = fs::read_dir(&arguments.driver_root) {
-        let found = format!("{} cannot be looked at: {e}", arguments.driver_root.display());
+    if let Err(e) = fs::read_dir(&arguments.vendors.driver_root) {
+        let found = format!("{} cannot be looked at: {e}", arguments.vendors.driver_root.display());
         report.add(about, Status::Unknown, found, Some("see --driver-root"));
         return;
     }
-    let backend = Ascend::new(AscendOptions {
-        dcmi_library: arguments.dcmi_library.clone(),
-        driver_root: arguments.driver_root.clone(),
-        dev_root: arguments.dev_root.clone(),
-        ..AscendOptions::default()
-    });
-    let inventory = match backend.discover() {
-        Ok(inventory) => inventory,
-        Err(error @ DiscoveryError::LibraryMissing { .. }) => {
-            report.add(about, Status::Fail, error.to_string(), None);
-            return;
-        }
-        // Not permitted, not ready, hanging: nothing is known of the chips.
-        Err(error) => return report.add(about, Status::Unknown, error.to_string(), None),
-    };
+    let looked = vendors::look(&arguments.vendors, &arguments.dev_root);
+    // Not permitted, not ready, hanging: nothing is known of the chips. A library that was named must be there.
+    for error in &looked.failed {
+        let absent = matches!(error, DiscoveryError::LibraryMissing { .. });
+        let status = if absent { Status::Fail } else { Status::Unknown };
+        report.add(about, status, error.to_string(), None);
+    }
+    if looked.found.is_empty() && looked.failed.is_empty() {
+        report.add(about, Status::Fail, vendors::words(&looked.missing), None);
+    }
+    for found in &looked.found {
+        vendor(arguments, found, report);
+    }
+    if !looked.found.is_empty() {
+        hidden(report);
+    }
+}
+
+/// One vendor's driver and chips.
+fn vendor(arguments: &DoctorArguments, found: &Found, report: &mut Report) {
+    let inventory = &found.inventory;
     let version = match inventory.driver_version.as_str() {
         "" => "of an unknown version",
         version => version,
     };
-    let library = backend.library().map(|l| l.display().to_string()).unwrap_or_default();
-    report.add(about, Status::Ok, format!("Ascend driver {version} ({library})"), None);
+    let words = format!("{} driver {version} ({})", found.vendor, found.library.display());
+    report.add("driver", Status::Ok, words, None);
     for problem in &inventory.problems {
-        report.add(about, Status::Warn, format!("{}: {}", problem.object, problem.message), None);
+        report.add("driver", Status::Warn, format!("{}: {}", problem.object, problem.message), None);
     }
     if inventory.chips.is_empty() {
-        report.add("chips", Status::Fail, "the driver reports no usable chip", None);
+        let words = format!("the {} driver reports no usable chip", found.vendor);
+        report.add("chips", Status::Fail, words, None);
         return;
     }
-    chips(arguments, &inventory.chips, inventory.multi_die_policy, report);
-    match backend.edits(&inventory.chips) {
+    chips(arguments, found, report);
+    match found.backend.edits(&inventory.chips) {
         Ok(edits) => {
-            let found = format!(
-                "containers get {} nodes and {} mounts",
-                edits.device_nodes.len(),
-                edits.mounts.len()
-            );
-            report.add("device nodes", Status::Ok, found, None);
+            let (nodes, mounts) = (edits.device_nodes.len(), edits.mounts.len());
+            let words = format!("containers get {nodes} nodes and {mounts} mounts");
+            report.add("device nodes", Status::Ok, words, None);
         }
         Err(error) => report.add("device nodes", Status::Fail, error.to_string(), None),
     }
 }
 
-fn chips(arguments: &DoctorArguments, chips: &[Chip], policy: MultiDiePolicy, report: &mut Report) {
-    let mut chips: Vec<&Chip> = chips.iter().collect();
+fn chips(arguments: &DoctorArguments, found: &Found, report: &mut Report) {
+    let mut chips: Vec<&Chip> = found.inventory.chips.iter().collect();
     chips.sort_by_key(|chip| chip.phys_id);
-    let dies = match (chips.iter().any(|c| c.module.is_some()), policy) {
-        (false, _) => "one die each",
-        (true, MultiDiePolicy::Independent) => "two dies per module, given out singly",
-        (true, MultiDiePolicy::Union) => "two dies per module, given out together only",
+    // CUDA counts GPUs in an order of its own, by default the fastest first.
+    let counted = found.inventory.vendor == Vendor::Ascend;
+    let dies = match (chips.iter().any(|c| c.module.is_some()), found.inventory.multi_die_policy) {
+        (false, _) if counted => ", one die each",
+        (false, _) => "",
+        (true, MultiDiePolicy::Independent) => ", two dies per module, given out singly",
+        (true, MultiDiePolicy::Union) => ", two dies per module, given out together only",
     };
     let lines = chips.iter().enumerate().map(|(logical, chip)| {
         let (name, phys) = (chip.name(), chip.phys_id);
-        format!("logical {logical} = physical {phys}: {name} {} {} {}", chip.model, chip.memory, chip.uuid)
+        let place = if counted {
+            format!("logical {logical} = physical {phys}")
+        } else {
+            format!("{}{phys}", found.node)
+        };
+        format!("{place}: {name} {} {} {}", chip.model, chip.memory, chip.uuid)
     });
-    report.add_with("chips", Status::Ok, format!("{}, {dies}", chips.len()), None, lines.collect());
+    report.add_with("chips", Status::Ok, format!("{}{dies}", chips.len()), None, lines.collect());
     for chip in &chips {
         match &chip.health {
             Health::Healthy => (),
@@ -88,14 +100,15 @@ fn chips(arguments: &DoctorArguments, chips: &[Chip], policy: MultiDiePolicy, re
                 report.add("chips", Status::Warn, format!("{} is not healthy: {why}", chip.name()), None);
             }
         }
-        let node = arguments.dev_root.join(format!("davinci{}", chip.phys_id));
+        let node = arguments.dev_root.join(format!("{}{}", found.node, chip.phys_id));
         if let Err(problem) = may_use(&node) {
             let advice =
                 "programs of this user cannot use the chip: see --dev-root, and who may open the node";
             report.add("chips", Status::Fail, format!("{}: {problem}", node.display()), Some(advice));
         }
     }
-    if chips.iter().enumerate().any(|(logical, chip)| usize::try_from(chip.phys_id) != Ok(logical)) {
+    let differs = |(logical, chip): (usize, &&Chip)| usize::try_from(chip.phys_id) != Ok(logical);
+    if counted && chips.iter().enumerate().any(differs) {
         let found = "logical and physical numbers differ";
         report.add(
             "chips",
@@ -104,6 +117,10 @@ fn chips(arguments: &DoctorArguments, chips: &[Chip], policy: MultiDiePolicy, re
             Some("a program counts the chips that it sees from 0, in the order of these lines"),
         );
     }
+}
+
+/// Variables by which programs see other chips than there are.
+fn hidden(report: &mut Report) {
     for name in ["ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"] {
         if let Some(value) = std::env::var_os(name) {
             let found =

@@ -1,6 +1,6 @@
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use vnpu_driver::hardware::Health;
+use vnpu_driver::hardware::{Health, Traits};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_quota_abi::slot::owner_word;
@@ -22,6 +22,7 @@ fn chip() -> Chip {
         numa_node: None,
         pcie_root: None,
         health: Health::Healthy,
+        traits: Traits::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A simulated machine with two chips of 64 GiB, and `vnpu` on it as users call it.
+//! A simulated machine, by default with two chips of 64 GiB, and `vnpu` on it as users call it.
 // Helpers of tests may fail by panic, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code, unreachable_pub)]
@@ -43,12 +43,18 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// One with two Ascend chips.
     pub fn start() -> Self {
+        Self::of("910C", "65536")
+    }
+
+    /// One with a single card of this kind, of so many MiB.
+    pub fn of(chip: &str, memory: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("dev")).unwrap();
         let sample = Command::new(bin("standin-device"))
-            .args(["sample", "--chip", "910C", "--cards", "1", "--memory-mib", "65536"])
+            .args(["sample", "--chip", chip, "--cards", "1", "--memory-mib", memory])
             .output()
             .unwrap();
         let config = dir.path().join("machine.yaml");
@@ -101,10 +107,18 @@ impl Machine {
             .arg(support::libraries())
             .arg("--")
             .env("STANDIN_DEV", self.root().join("dev"))
-            .env("LD_LIBRARY_PATH", self.root().join("usr/local/Ascend/driver/lib64/driver"))
+            .env("LD_LIBRARY_PATH", self.libraries())
             .env_remove("LD_PRELOAD")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Where programs find the vendors' libraries.
+    fn libraries(&self) -> String {
+        let gpus = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        ["usr/local/Ascend/driver/lib64/driver", &gpus]
+            .map(|l| self.root().join(l).display().to_string())
+            .join(":")
     }
 
     /// The chip's UUIDs, as the error without `--device` lists them.

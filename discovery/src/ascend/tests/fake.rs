@@ -17,6 +17,9 @@ pub(super) struct FakeDie {
     pub(super) health: u32,
     pub(super) errors: Vec<u32>,
     pub(super) kind: i32,
+    pub(super) shares: Answer<bool>,
+    /// Dies of one ring are joined; `None` where the library does not tell.
+    pub(super) ring: Option<u32>,
 }
 
 /// What can be changed.
@@ -28,6 +31,8 @@ pub(super) struct Table {
     pub(super) failing: BTreeMap<(&'static str, Option<Slot>), i32>,
     pub(super) hanging: BTreeSet<(&'static str, Option<Slot>)>,
     pub(super) superpod: Answer<u32>,
+    /// Questions about two dies so far.
+    pub(super) connections: usize,
 }
 
 #[derive(Clone)]
@@ -45,6 +50,7 @@ impl Fake {
             failing: BTreeMap::new(),
             hanging: BTreeSet::new(),
             superpod: Err(Refusal::Code(-8255)),
+            connections: 0,
         };
         Self(Arc::new((Mutex::new(table), Condvar::new())))
     }
@@ -90,6 +96,8 @@ pub(super) fn die_of(card: i32, die: i32, dies: i32, board: u32) -> FakeDie {
         health: 0,
         errors: Vec::new(),
         kind: 0,
+        shares: Ok(true),
+        ring: Some(0),
     }
 }
 
@@ -146,6 +154,17 @@ impl Dcmi for Fake {
     }
     fn error_codes(&self, slot: Slot) -> Answer<Vec<u32>> {
         self.die("error_codes", slot).map(|die| die.errors)
+    }
+    fn shares(&self, slot: Slot) -> Answer<bool> {
+        self.die("shares", slot)?.shares
+    }
+    fn connection(&self, one: Slot, other: Slot) -> Answer<i32> {
+        let (one, other) = (self.die("connection", one)?, self.die("connection", other)?);
+        self.0.0.lock().unwrap().connections += 1;
+        match (one.ring, other.ring) {
+            (Some(ring), Some(same)) => Ok(if ring == same { 3 } else { 1 }),
+            _ => Err(Refusal::Code(-8255)),
+        }
     }
     fn super_pod(&self, slot: Slot) -> Answer<u32> {
         self.play("super_pod", Some(slot))?.superpod

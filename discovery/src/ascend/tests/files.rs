@@ -4,13 +4,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use vnpu_driver::hardware::{Chip, Health, PciAddress};
+use vnpu_driver::hardware::{Chip, Health, PciAddress, Traits};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
 
 use crate::ascend::edits::edits;
-use crate::ascend::{search, sysfs};
+use crate::ascend::search;
 use crate::error::DiscoveryError;
+use crate::sysfs;
 
 fn chip(phys_id: u32) -> Chip {
     Chip {
@@ -26,6 +27,7 @@ fn chip(phys_id: u32) -> Chip {
         numa_node: None,
         pcie_root: None,
         health: Health::Healthy,
+        traits: Traits::default(),
     }
 }
 
@@ -104,7 +106,7 @@ fn numa_node_and_root_come_from_the_kernel() {
 fn the_library_is_looked_for_below_the_driver_root_unless_named() {
     let root = tempfile::tempdir().unwrap();
     let error = search::find(None, root.path()).unwrap_err();
-    let DiscoveryError::LibraryMissing { searched } = &error else { panic!("{error}") };
+    let DiscoveryError::LibraryMissing { searched, .. } = &error else { panic!("{error}") };
     assert_eq!(searched[0], root.path().join("usr/local/dcmi/libdcmi.so"));
     assert!(error.retryable() && error.to_string().contains("--dcmi-library"));
     let place = root.path().join("usr/local/dcmi/libdcmi.so");

@@ -7,30 +7,30 @@ use vnpu_driver::hardware::{Health, Inventory, MultiDiePolicy};
 use vnpu_driver::quantity::Bytes;
 
 use super::fake::{Fake, die_of, slot};
-use crate::ascend::dcmi::Refusal;
+use crate::ascend::dcmi::{Refusal, Slot};
 use crate::ascend::scan::{Known, scan};
-use crate::ascend::worker::Worker;
-use crate::error::DiscoveryError;
+use crate::error::{DiscoveryError, VendorLibrary};
+use crate::worker::Worker;
 
-struct Node {
-    fake: Fake,
-    worker: Worker<Fake>,
+pub(super) struct Node {
+    pub(super) fake: Fake,
+    pub(super) worker: Worker<Fake, Slot>,
     known: Known,
 }
 
 impl Node {
     /// A deadline that a loaded machine does not reach.
-    fn new(fake: Fake) -> Self {
+    pub(super) fn new(fake: Fake) -> Self {
         Self::with_deadline(fake, Duration::from_secs(30))
     }
 
     /// For calls that are meant to hang.
-    fn impatient(fake: Fake) -> Self {
+    pub(super) fn impatient(fake: Fake) -> Self {
         Self::with_deadline(fake, Duration::from_millis(300))
     }
 
     fn with_deadline(fake: Fake, deadline: Duration) -> Self {
-        let worker = Worker::new(fake.clone(), deadline);
+        let worker = Worker::new("dcmi", fake.clone(), deadline);
         Self { fake, worker, known: Known::default() }
     }
 
@@ -38,16 +38,16 @@ impl Node {
         scan(&self.worker, Path::new("/nonexistent"), &mut self.known)
     }
 
-    fn scan(&mut self) -> Inventory {
+    pub(super) fn scan(&mut self) -> Inventory {
         self.try_scan().unwrap()
     }
 }
 
-fn names(inventory: &Inventory) -> Vec<String> {
+pub(super) fn names(inventory: &Inventory) -> Vec<String> {
     inventory.chips.iter().map(|chip| chip.name().to_string()).collect()
 }
 
-fn reasons(inventory: &Inventory) -> Vec<&str> {
+pub(super) fn reasons(inventory: &Inventory) -> Vec<&str> {
     inventory.problems.iter().map(|problem| problem.reason.as_str()).collect()
 }
 
@@ -255,7 +255,10 @@ fn without_a_card_list_there_is_no_inventory() {
         table.failing.insert(("cards", None), -8005);
     });
     let error = node.try_scan().unwrap_err();
-    assert_eq!(error, DiscoveryError::Call { function: "dcmi_get_card_list", code: -8005 });
+    assert_eq!(
+        error,
+        DiscoveryError::Call { library: VendorLibrary::Dcmi, function: "dcmi_get_card_list", code: -8005 }
+    );
     assert!(error.retryable());
     node.fake.change(|table| {
         table.failing.clear();

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use standin_protocol::Selector;
+use standin_protocol::{DeviceShare, DieView, Selector};
 
 use crate::structs::{
     BoardInfo, ChipInfo, DieId, HbmInfo, MemoryInfo, PcieInfo, ProcessMemory, SuperPodInfo,
@@ -101,6 +101,9 @@ pub unsafe extern "C" fn dcmi_get_device_errorcode_v2(
 pub unsafe extern "C" fn dcmi_get_device_hbm_info(card: c_int, device: c_int, info: *mut HbmInfo) -> c_int {
     let view = die("dcmi_get_device_hbm_info", Selector::Die(card, device));
     code(view.and_then(|view| {
+        if !view.die.hbm {
+            return Err(NOT_SUPPORTED);
+        }
         let hbm = HbmInfo {
             memory_size: view.die.memory_mib,
             frequency: 1600,
@@ -190,10 +193,10 @@ pub unsafe extern "C" fn dcmi_get_device_info(
                 // SAFETY: the caller's in/out pointer.
                 unsafe { put(size, size_of::<SuperPodInfo>() as c_uint) }
             }
-            // Sharing of a device between containers is off.
             (0x8001, _, _) if room >= 4 => {
+                let enabled = shared(&view)?;
                 // SAFETY: four bytes are there, checked.
-                unsafe { buffer.cast::<u32>().write_unaligned(0) };
+                unsafe { buffer.cast::<c_int>().write_unaligned(enabled) };
                 // SAFETY: the caller's in/out pointer.
                 unsafe { put(size, 4) }
             }
@@ -201,6 +204,61 @@ pub unsafe extern "C" fn dcmi_get_device_info(
             _ => Err(NOT_SUPPORTED),
         }
     }))
+}
+
+fn shared(view: &DieView) -> Result<c_int, c_int> {
+    match view.die.device_share {
+        DeviceShare::On => Ok(1),
+        DeviceShare::Off => Ok(0),
+        DeviceShare::Unsupported => Err(NOT_SUPPORTED),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dcmi_get_device_share_enable(
+    card: c_int,
+    device: c_int,
+    enabled: *mut c_int,
+) -> c_int {
+    let view = die("dcmi_get_device_share_enable", Selector::Die(card, device));
+    // SAFETY: the caller's out-pointer.
+    code(view.and_then(|view| shared(&view)).and_then(|flag| unsafe { put(enabled, flag) }))
+}
+
+/// 0 itself, 1 over PCIe and sockets, 3 HCCS, 6 the two dies of a module (SIO), 7 HCCS over switches.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dcmi_get_topo_info_by_device_id(
+    card: c_int,
+    device: c_int,
+    other_card: c_int,
+    other_device: c_int,
+    kind: *mut c_int,
+) -> c_int {
+    let function = "dcmi_get_topo_info_by_device_id";
+    let one = die(function, Selector::Die(card, device));
+    let both = one.and_then(|one| Ok((one, die(function, Selector::Die(other_card, other_device))?)));
+    let found = both.and_then(|(one, other)| {
+        // As the vendor's library: 910B and 910C only.
+        let dual = match one.card.chip_name.as_str() {
+            "910C" => true,
+            name if name.starts_with("910B") => false,
+            _ => return Err(NOT_SUPPORTED),
+        };
+        Ok(match (one.die.hccs, other.die.hccs) {
+            _ if (card, device) == (other_card, other_device) => 0,
+            _ if dual && card == other_card => 6,
+            (Some(group), Some(same)) if group == same => {
+                if dual {
+                    7
+                } else {
+                    3
+                }
+            }
+            _ => 1,
+        })
+    });
+    // SAFETY: the caller's out-pointer.
+    code(found.and_then(|found| unsafe { put(kind, found) }))
 }
 
 #[unsafe(no_mangle)]

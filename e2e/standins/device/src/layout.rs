@@ -1,5 +1,6 @@
 //! A driver's files and device nodes as on a node with the vendor's driver, below roots of one's own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,12 @@ const SHARED_GPU_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tool
 
 /// Each is there under its full version, with the links that loaders and linkers follow.
 const GPU_LIBRARY_NAMES: &[&str] = &["libcuda.so", "libnvidia-ml.so"];
+
+/// Below the driver root: which capability has which node. On a real node the kernel says it in `/proc`.
+const MIG_MINORS: &str = "proc/driver/nvidia-caps/mig-minors";
+
+/// Number of the first capability of an instance; those before are not about instances.
+const FIRST_CAPABILITY: u32 = 3;
 
 /// Where the NVIDIA libraries lie below the driver root, as Debian's packages put them.
 const GPU_LIBRARIES: &str =
@@ -96,7 +103,26 @@ fn lay_out_gpus(nvidia: &Nvidia, options: &LayoutOptions) -> Result<(), LayoutEr
     fs::create_dir_all(&bin).map_err(|e| failed("create", &bin, &e))?;
     let smi = bin.join("nvidia-smi");
     write(&smi, "#!/bin/sh\n# A stand-in: there is no hardware to show.\necho \"nvidia-smi (stand-in)\"\n")?;
-    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))
+    fs::set_permissions(&smi, fs::Permissions::from_mode(0o755)).map_err(|e| failed("chmod", &smi, &e))?;
+    let minors = options.driver_root.join(MIG_MINORS);
+    if let Some(directory) = minors.parent() {
+        fs::create_dir_all(directory).map_err(|e| failed("create", directory, &e))?;
+    }
+    let lines = capabilities(nvidia).into_iter().zip(FIRST_CAPABILITY..);
+    write(&minors, &lines.map(|(name, minor)| format!("{name} {minor}\n")).collect::<String>())
+}
+
+/// What the driver makes a node for: each GPU instance, and each compute instance in it.
+fn capabilities(nvidia: &Nvidia) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for gpu in &nvidia.gpus {
+        for instance in gpu.mig.iter().filter(|mig| mig.enabled).flat_map(|mig| mig.instances.values()) {
+            let parent = format!("gpu{}/gi{}", gpu.minor, instance.gpu_instance);
+            found.insert(format!("{parent}/ci{}/access", instance.compute_instance));
+            found.insert(format!("{parent}/access"));
+        }
+    }
+    found
 }
 
 fn lay_out_cards(machine: &Machine, options: &LayoutOptions) -> Result<(), LayoutError> {
@@ -142,7 +168,9 @@ fn lay_out_nodes(machine: &Machine, dev_root: &Path) -> Result<(), LayoutError> 
         wanted.extend(SHARED_NODES.map(str::to_owned));
         wanted.extend(machine.dies().map(|(_, die)| format!("davinci{}", die.phys_id)));
     }
-    if machine.nvidia.is_some() {
+    if let Some(nvidia) = &machine.nvidia {
+        let caps = capabilities(nvidia).into_iter().zip(FIRST_CAPABILITY..);
+        wanted.extend(caps.map(|(_, minor)| format!("nvidia-caps/nvidia-cap{minor}")));
         wanted.extend(SHARED_GPU_NODES.map(str::to_owned));
         wanted.extend(machine.gpus().map(|gpu| format!("nvidia{}", gpu.minor)));
     }
@@ -159,6 +187,9 @@ fn lay_out_nodes(machine: &Machine, dev_root: &Path) -> Result<(), LayoutError> 
         let path = dev_root.join(name);
         if fs::symlink_metadata(&path).is_ok_and(|data| data.file_type().is_char_device()) {
             continue;
+        }
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(|e| failed("create", directory, &e))?;
         }
         // 1:3 is /dev/null's number: a real character device that does nothing.
         mknodat(CWD, &path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 3)).map_err(

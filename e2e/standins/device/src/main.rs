@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use standin_device::{LayoutOptions, MachineFile, Server, State, lay_out};
-use standin_protocol::{Machine, SOCKET_BELOW_ROOT};
+use standin_protocol::{GPU_SOCKET_BELOW_ROOT, Machine, SOCKET_BELOW_ROOT};
 
 /// The kernel driver of a simulated machine with Ascend cards, NVIDIA GPUs or both.
 #[derive(Parser)]
@@ -62,15 +63,18 @@ enum Command {
 fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().command {
         Command::Serve { config, driver_root, socket } => {
-            let socket = match (socket, driver_root) {
-                (Some(socket), _) => socket,
-                (None, Some(root)) => root.join(SOCKET_BELOW_ROOT),
+            let (socket, gpus) = match (socket, driver_root) {
+                (Some(socket), _) => (socket, None),
+                (None, Some(root)) => (root.join(SOCKET_BELOW_ROOT), Some(root.join(GPU_SOCKET_BELOW_ROOT))),
                 (None, None) => return Err("give --driver-root or --socket".into()),
             };
             let mut file = MachineFile::new(&config);
             let machine = file.changed()?.ok_or_else(|| format!("{}: cannot be read", config.display()))?;
-            let server = Server::bind(&socket, State::new(machine))?;
+            let server = Arc::new(Server::bind(&socket, State::new(machine))?);
             server.follow(file);
+            if let Some(gpus) = gpus {
+                server.serve_also(&gpus)?;
+            }
             println!("ready socket={}", socket.display());
             std::io::stdout().flush()?;
             Ok(server.serve()?)
@@ -87,8 +91,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let machine = match chip.as_str() {
                 "910C" => Machine::ascend_910c(cards, memory_mib),
                 "910B" => Machine::ascend_910b(cards, memory_mib),
+                "310P" => Machine::ascend_310p_duo(cards, memory_mib),
                 "H100" => Machine::nvidia_h100(cards, memory_mib),
-                other => return Err(format!("{other}: 910C, 910B or H100").into()),
+                other => return Err(format!("{other}: 910C, 910B, 310P or H100").into()),
             };
             print!("{}", serde_saphyr::to_string(&machine)?);
             Ok(())

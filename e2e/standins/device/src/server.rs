@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -29,26 +30,18 @@ pub struct Server {
     listener: UnixListener,
     state: Arc<Mutex<State>>,
     living: Arc<Living>,
+    peers: AtomicU64,
     socket: PathBuf,
 }
 
 impl Server {
     /// Listens on `socket`; a socket that a dead driver left there is taken over.
     pub fn bind(socket: &Path, state: State) -> io::Result<Self> {
-        if let Some(directory) = socket.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        match std::fs::remove_file(socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(socket)?;
-        // Any user in any container may use the device, as with the nodes' usual 0666.
-        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
         Ok(Self {
-            listener,
+            listener: listen(socket)?,
             state: Arc::new(Mutex::new(state)),
             living: Arc::default(),
+            peers: AtomicU64::new(1),
             socket: socket.to_owned(),
         })
     }
@@ -76,13 +69,40 @@ impl Server {
 
     /// Serves for ever; returns only when the socket fails.
     pub fn serve(&self) -> io::Result<()> {
-        for (id, stream) in (1..).zip(self.listener.incoming()) {
+        self.serve_at(&self.listener)
+    }
+
+    /// Serves at a second socket as well.
+    pub fn serve_also(self: &Arc<Self>, socket: &Path) -> io::Result<()> {
+        let (server, listener) = (Arc::clone(self), listen(socket)?);
+        thread::spawn(move || server.serve_at(&listener));
+        Ok(())
+    }
+
+    fn serve_at(&self, listener: &UnixListener) -> io::Result<()> {
+        for stream in listener.incoming() {
             let stream = stream?;
+            let peer = PeerId(self.peers.fetch_add(1, Ordering::Relaxed));
             let (state, living) = (self.state(), Arc::clone(&self.living));
-            thread::spawn(move || serve_one(stream, PeerId(id), &state, &living));
+            thread::spawn(move || serve_one(stream, peer, &state, &living));
         }
         Ok(())
     }
+}
+
+/// Listens on `socket`; one that a dead driver left there is taken over.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = socket.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Any user in any container may use the device, as with the nodes' usual 0666.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
 }
 
 impl Drop for Server {

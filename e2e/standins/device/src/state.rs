@@ -115,11 +115,11 @@ impl State {
                 Some(fault) if fault.error != 0 => Reply::Code(fault.error),
                 _ => self.manage(*selector),
             },
-            Request::Gpus { .. } => match self.fault(request) {
+            Request::Gpus { minor, .. } => match self.fault(request) {
                 Some(fault) if fault.error != 0 => Reply::Code(fault.error),
                 _ => {
                     self.look();
-                    self.gpus()
+                    self.gpus(*minor)
                 }
             },
             Request::Devices => {
@@ -285,11 +285,13 @@ impl State {
         })
     }
 
-    fn gpus(&self) -> Reply {
+    /// All GPUs, or the one that the call is about.
+    fn gpus(&self, only: Option<u32>) -> Reply {
         let Some(nvidia) = &self.machine.nvidia else { return Reply::Code(NVML_DRIVER_NOT_LOADED) };
         let mut gpus: Vec<GpuView> = nvidia
             .gpus
             .iter()
+            .filter(|gpu| only.is_none_or(|minor| gpu.minor == minor))
             .map(|gpu| {
                 let chip = ChipId::Gpu { minor: gpu.minor };
                 let measured = self.meters.get(&chip).map_or(0, Meter::total);

@@ -9,6 +9,7 @@
 )]
 
 mod device;
+mod mig;
 mod process;
 mod structs;
 mod system;

@@ -4,19 +4,28 @@ use std::ffi::{c_int, c_uint};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::structs::{Process1, Process2, ProcessUtilization};
-use crate::wire::{Device, NOT_FOUND, code, gpu, put_list};
+use crate::wire::{Answer, Device, NOT_FOUND, code, gpu, instance, place_of, put_list};
 
 /// "Not available", as without MIG.
 const NONE: c_uint = c_uint::MAX;
+
+/// Processes and their bytes on a GPU or a MIG device.
+fn on(function: &str, device: Device) -> Answer<Vec<(c_uint, u64)>> {
+    if place_of(device).is_some() {
+        return Ok(instance(function, device)?.1.processes.into_iter().collect());
+    }
+    let view = gpu(function, device)?;
+    Ok(view.processes.iter().map(|process| (process.pid as c_uint, process.bytes)).collect())
+}
 
 macro_rules! processes {
     ($($name:ident: $entry:ty = $make:expr;)*) => {$(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(device: Device, count: *mut c_uint, list: *mut $entry) -> c_int {
-            let view = gpu(stringify!($name), device);
-            code(view.and_then(|view| {
+            let processes = on(stringify!($name), device);
+            code(processes.and_then(|processes| {
                 let make: fn(c_uint, u64) -> $entry = $make;
-                let entries = view.processes.iter().map(|p| make(p.pid as c_uint, p.bytes)).collect();
+                let entries = processes.into_iter().map(|(pid, bytes)| make(pid, bytes)).collect();
                 // SAFETY: the caller's in/out pointer and room.
                 unsafe { put_list(list, count, entries) }
             }))

@@ -128,7 +128,45 @@ pub struct Temperature {
     pub degrees: i32,
 }
 
+/// `nvmlDeviceAttributes_t`.
+#[repr(C)]
+#[derive(Default)]
+pub struct Attributes {
+    /// Streaming multiprocessors.
+    pub multiprocessors: c_uint,
+    /// Engines that are shared, of five kinds.
+    pub engines: [c_uint; 5],
+    /// Slices of the GPU instance.
+    pub gpu_slices: c_uint,
+    /// Slices of the compute instance.
+    pub compute_slices: c_uint,
+    /// MiB.
+    pub memory_mib: u64,
+}
+
+/// `nvmlGpuInstanceProfileInfo_t`.
+#[repr(C)]
+#[derive(Default)]
+pub struct GpuInstanceProfile {
+    /// Which.
+    pub id: c_uint,
+    /// Whether such instances reach each other.
+    pub peers: c_uint,
+    /// Slices.
+    pub slices: c_uint,
+    /// How many fit on the GPU.
+    pub instances: c_uint,
+    /// Streaming multiprocessors.
+    pub multiprocessors: c_uint,
+    /// Engines, of five kinds.
+    pub engines: [c_uint; 5],
+    /// MiB.
+    pub memory_mib: u64,
+}
+
 const _: () = {
+    assert!(size_of::<Attributes>() == 40);
+    assert!(size_of::<GpuInstanceProfile>() == 48);
     assert!(size_of::<Pci>() == 68);
     assert!(size_of::<Pci2>() == 52);
     assert!(MEMORY_2 == 0x0200_0028);

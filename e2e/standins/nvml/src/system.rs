@@ -46,6 +46,7 @@ pub extern "C" fn nvmlErrorString(result: c_int) -> *const c_char {
         9 => c"Driver Not Loaded",
         10 => c"Timeout",
         15 => c"GPU is lost",
+        18 => c"Driver/library version mismatch",
         25 => c"Argument version mismatch",
         _ => c"Unknown Error",
     };
@@ -113,10 +114,12 @@ unsafe fn put_found(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut Device) -> c_int {
+    const NAME: &str = "nvmlDeviceGetHandleByIndex_v2";
     // SAFETY: the caller's out-pointer.
-    code(unsafe {
-        put_found("nvmlDeviceGetHandleByIndex_v2", device, INVALID_ARGUMENT, |gpus| gpus.get(index as usize))
-    })
+    let found = unsafe { put_found(NAME, device, INVALID_ARGUMENT, |gpus| gpus.get(index as usize)) };
+    // The call attaches to the GPU: asked again by it, so that the faults of one GPU are met.
+    // SAFETY: the pointer was good a moment ago.
+    code(found.and_then(|()| ask(NAME, Some(unsafe { device.read() })).map(drop)))
 }
 
 #[unsafe(no_mangle)]

@@ -1,13 +1,15 @@
 //! From a call to the driver and back to the vendor's return codes. Which GPUs there are is asked at every call: the
 //! library keeps nothing but the number of its users.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use standin_protocol::{Client, DEVICE_VARIABLE, GpuView, GpusView, Reply, Request};
+use standin_protocol::{
+    Client, DEVICE_VARIABLE, GpuView, GpusView, Instance, Reply, Request, library_directory,
+};
 
 pub const UNINITIALIZED: c_int = 1;
 pub const INVALID_ARGUMENT: c_int = 2;
@@ -21,12 +23,18 @@ pub const UNKNOWN: c_int = 999;
 /// A call's result: the error is an `nvmlReturn_t`.
 pub type Answer<T> = Result<T, c_int>;
 
-/// An `nvmlDevice_t`: a number made of the minor number, never dereferenced.
+/// An `nvmlDevice_t`: a number made of the minor number and, of a MIG device, its place; never dereferenced.
 pub type Device = *mut c_void;
 
 const FIRST_HANDLE: usize = 0x4e56_0000;
 
-static CLIENT: Mutex<Client> = Mutex::new(Client::new());
+/// Bytes of handles for one GPU: its own, and one for each of its MIG devices.
+const STRIDE: usize = 16;
+
+thread_local! {
+    // One for each thread: a call that hangs is no other thread's matter.
+    static CLIENT: RefCell<Client> = const { RefCell::new(Client::new()) };
+}
 
 static USERS: AtomicI32 = AtomicI32::new(0);
 
@@ -41,8 +49,8 @@ pub fn leave() -> Answer<()> {
     USERS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).map(|_| ()).map_err(|_| UNINITIALIZED)
 }
 
-/// The machine's GPUs that this process has nodes of, in NVML's order, and what the driver says of itself. `device` is
-/// what the call is about, for the configured faults.
+/// The machine's GPUs that this process has nodes of, in NVML's order, and what the driver says of itself. With a
+/// `device` that one alone: the call is about it, and meets its configured faults.
 pub fn ask(function: &str, device: Option<Device>) -> Answer<GpusView> {
     if USERS.load(Ordering::SeqCst) == 0 {
         return Err(UNINITIALIZED);
@@ -53,11 +61,12 @@ pub fn ask(function: &str, device: Option<Device>) -> Answer<GpusView> {
 /// As `ask`, of a library that has no user yet.
 pub fn ask_first(function: &str, device: Option<Device>) -> Answer<GpusView> {
     let request = Request::Gpus { function: function.to_owned(), minor: device.and_then(minor_of) };
-    let mut client = CLIENT.lock().unwrap_or_else(PoisonError::into_inner);
-    match client.call(&request) {
+    match CLIENT.with_borrow_mut(|client| client.call(&request)) {
         Ok(Reply::Gpus(mut view)) => {
-            let nodes = device_nodes();
-            view.gpus.retain(|gpu| nodes.contains(&gpu.gpu.minor));
+            // NVML shows a container no other GPUs than those that it has nodes of. One look for each: calls are mostly
+            // about one GPU, and a directory of many would cost more than the call.
+            let nodes = device_directory();
+            view.gpus.retain(|gpu| nodes.join(format!("nvidia{}", gpu.gpu.minor)).symlink_metadata().is_ok());
             Ok(*view)
         }
         Ok(Reply::Code(code)) => Err(code),
@@ -74,14 +83,34 @@ pub fn gpu(function: &str, device: Device) -> Answer<GpuView> {
     Ok(view.gpus.swap_remove(place))
 }
 
+/// A MIG device, with its GPU.
+pub fn instance(function: &str, device: Device) -> Answer<(GpuView, Instance)> {
+    let place = place_of(device).ok_or(INVALID_ARGUMENT)?;
+    let mut view = gpu(function, device)?;
+    let mig = view.gpu.mig.as_mut().filter(|mig| mig.enabled).ok_or(INVALID_ARGUMENT)?;
+    let found = mig.instances.remove(&place).ok_or(INVALID_ARGUMENT)?;
+    Ok((view, found))
+}
+
 /// The handle of a GPU.
 pub fn handle(view: &GpuView) -> Device {
-    (FIRST_HANDLE + 16 * (1 + view.gpu.minor as usize)) as Device
+    (FIRST_HANDLE + STRIDE * (1 + view.gpu.minor as usize)) as Device
+}
+
+/// The handle of the MIG device at a place of a GPU.
+pub fn instance_handle(view: &GpuView, place: u32) -> Device {
+    (handle(view) as usize + 1 + place as usize) as Device
 }
 
 fn minor_of(device: Device) -> Option<u32> {
-    let offset = (device as usize).checked_sub(FIRST_HANDLE + 16)?;
-    offset.is_multiple_of(16).then(|| u32::try_from(offset / 16).ok()).flatten()
+    let offset = (device as usize).checked_sub(FIRST_HANDLE + STRIDE)?;
+    u32::try_from(offset / STRIDE).ok()
+}
+
+/// The place of a MIG device; `None` for a GPU.
+pub fn place_of(device: Device) -> Option<u32> {
+    let offset = (device as usize).checked_sub(FIRST_HANDLE)?;
+    (offset % STRIDE).checked_sub(1).and_then(|place| u32::try_from(place).ok())
 }
 
 pub fn code(answer: Answer<()>) -> c_int {
@@ -149,12 +178,21 @@ pub fn field<const N: usize>(text: &str) -> [u8; N] {
     field
 }
 
-/// The minor numbers of the `nvidiaN` nodes that the process has: NVML shows a container no others.
-fn device_nodes() -> BTreeSet<u32> {
-    let directory = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev"), PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(directory) else { return BTreeSet::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok())
-        .collect()
+/// Where the process has its device nodes.
+fn device_directory() -> PathBuf {
+    static BESIDE_LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    match std::env::var_os(DEVICE_VARIABLE) {
+        Some(directory) => PathBuf::from(directory),
+        None => BESIDE_LIBRARY.get_or_init(dev).clone(),
+    }
+}
+
+/// `/dev` of the root below which the library lies in `usr/lib/<architecture>`.
+fn dev() -> PathBuf {
+    let library = library_directory().and_then(|directory| directory.canonicalize().ok());
+    let root = library.as_deref().and_then(|directory| {
+        let above = directory.ancestors().nth(3)?;
+        directory.strip_prefix(above).ok()?.starts_with("usr/lib").then_some(above)
+    });
+    root.map_or_else(|| PathBuf::from("/dev"), |root| root.join("dev"))
 }

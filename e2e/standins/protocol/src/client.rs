@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::frame::{read_frame, write_frame};
 use crate::message::{Reply, Request};
-use crate::{SOCKET_BELOW_ROOT, SOCKET_NAME, SOCKET_VARIABLE};
+use crate::{GPU_SOCKET_BELOW_ROOT, SOCKET_BELOW_ROOT, SOCKET_NAME, SOCKET_VARIABLE};
 
 /// Why the driver could not be asked.
 #[derive(Debug)]
@@ -78,9 +78,16 @@ fn candidates() -> Vec<PathBuf> {
         found.push(directory.join("../Ascend/driver/lib64").join(SOCKET_NAME));
         // From /usr/lib/<architecture>, where the NVIDIA libraries are.
         found.push(directory.join("../../local/Ascend/driver/lib64").join(SOCKET_NAME));
+        found.push(directory.join("../../..").join(GPU_SOCKET_BELOW_ROOT));
     }
     found.push(Path::new("/").join(SOCKET_BELOW_ROOT));
-    found
+    found.push(Path::new("/").join(GPU_SOCKET_BELOW_ROOT));
+    found.into_iter().map(|path| straight(&path).unwrap_or(path)).collect()
+}
+
+/// Without `..`: an address of a socket has room for 107 bytes. A link at its end is not followed.
+fn straight(path: &Path) -> Option<PathBuf> {
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// The directory of the shared library (or program) that this crate is linked into.

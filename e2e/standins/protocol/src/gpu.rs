@@ -1,6 +1,8 @@
 //! NVIDIA GPUs of a simulated machine as its YAML file describes them, and how the driver tells libraries of them.
 //! Plain data, no state.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -77,6 +79,51 @@ pub struct Gpu {
     /// Degrees Celsius.
     #[serde(default = "default_temperature")]
     pub temperature: u32,
+    /// MIG; a GPU that cannot be partitioned without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<Mig>,
+    /// The other ends of the NVLinks, PCI addresses of GPUs or switches; an empty one is a link that is down. Without
+    /// any the GPU has no NVLink.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// Whether rows of memory could not be replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows_failed: bool,
+}
+
+/// Partitions of a GPU.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mig {
+    /// Whether the mode is on.
+    pub enabled: bool,
+    /// Compute slices of the whole GPU.
+    #[serde(default = "default_slices")]
+    pub slices: u32,
+    /// The compute instances, at their places in NVML's list: the places between them are empty.
+    #[serde(default)]
+    pub instances: BTreeMap<u32, Instance>,
+}
+
+/// A compute instance in a GPU instance of its own or of several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Instance {
+    /// Id of the GPU instance.
+    pub gpu_instance: u32,
+    /// Id of the compute instance in it.
+    pub compute_instance: u32,
+    /// `MIG-` and the 16 bytes in hexadecimal.
+    pub uuid: String,
+    /// `1g.10gb`.
+    pub profile: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Compute slices.
+    pub slices: u32,
+    /// Processes on it, by process id: bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub processes: BTreeMap<u32, u64>,
 }
 
 impl Gpu {
@@ -141,6 +188,10 @@ fn default_capability() -> String {
     "9.0".to_owned()
 }
 
+const fn default_slices() -> u32 {
+    7
+}
+
 const fn default_temperature() -> u32 {
     35
 }
@@ -160,6 +211,9 @@ impl Machine {
                 utilization: None,
                 memory_utilization: 0,
                 temperature: default_temperature(),
+                mig: None,
+                links: Vec::new(),
+                rows_failed: false,
             })
             .collect();
         let nvidia = Nvidia {

@@ -47,6 +47,19 @@ pub enum MultiDiePolicy {
     Unsupported,
 }
 
+/// What `dcmi_get_device_share_enable` says of a die.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceShare {
+    /// Several containers may hold the die. (On real machines the switch is off after every boot.)
+    #[default]
+    On,
+    /// One container at a time.
+    Off,
+    /// The call fails as on drivers that do not know it.
+    Unsupported,
+}
+
 /// What the super-pod query answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -108,6 +121,15 @@ pub struct Die {
     /// What the utilisation call says, percent.
     #[serde(default)]
     pub utilization: u32,
+    /// The device-share switch.
+    #[serde(default)]
+    pub device_share: DeviceShare,
+    /// Dies with the same number are joined by HCCS; without one only PCIe joins the die with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hccs: Option<u32>,
+    /// Whether the memory is HBM; `dcmi_get_device_hbm_info` fails without.
+    #[serde(default = "yes")]
+    pub hbm: bool,
 }
 
 /// One call that misbehaves.
@@ -139,6 +161,10 @@ impl Fault {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn default_driver_version() -> String {
     "25.5.0".to_owned()
 }
@@ -149,9 +175,19 @@ impl Machine {
         Self::of("910C", 0xb0, 2, modules, memory_mib)
     }
 
-    /// `cards` 910B cards of one die, `memory_mib` each.
+    /// `cards` 910B cards of one die, `memory_mib` each, all joined by HCCS.
     pub fn ascend_910b(cards: u32, memory_mib: u64) -> Self {
         Self::of("910B3", 0x33, 1, cards, memory_mib)
+    }
+
+    /// `cards` 310P Duo cards: two device ids in a card, which are two chips and no module.
+    pub fn ascend_310p_duo(cards: u32, memory_mib: u64) -> Self {
+        let mut machine = Self::of("310P3", 0x64, 2, cards, memory_mib);
+        machine.multi_die_policy = MultiDiePolicy::Unsupported;
+        for die in machine.cards.iter_mut().flat_map(|card| &mut card.dies) {
+            (die.hbm, die.hccs) = (false, None);
+        }
+        machine
     }
 
     fn of(chip: &str, board_id: u32, dies: u32, cards: u32, memory_mib: u64) -> Self {
@@ -180,6 +216,9 @@ impl Machine {
                         health: 0,
                         error_codes: Vec::new(),
                         utilization: 0,
+                        device_share: DeviceShare::On,
+                        hccs: Some(0),
+                        hbm: true,
                     })
                     .collect(),
             })

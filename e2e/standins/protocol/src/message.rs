@@ -161,7 +161,7 @@ pub enum Reply {
     Die(Box<DieView>),
     /// The call returns this code: a configured fault, or no such object.
     Code(i32),
-    /// To `Gpus`: all of them, whichever the call is about.
+    /// To `Gpus`: all of them, or the one that the call is about.
     Gpus(Box<GpusView>),
     /// To `Devices`.
     Devices(Vec<RuntimeDevice>),

@@ -2,18 +2,27 @@
 
 use crate::case::Case;
 
+mod absence;
+mod admission;
+mod again;
 mod bad_ground;
 mod bad_input;
+mod bank_mix;
 mod breach;
 mod capacity;
+mod change;
 mod cluster;
 mod compute;
 mod enforcement;
 mod examples;
+mod explained;
+mod gate;
 mod guard;
 mod handover;
 mod identity;
+mod kinds;
 mod live;
+mod placement;
 mod refusals;
 mod regions;
 mod resilience;
@@ -21,6 +30,7 @@ mod single_die;
 mod slices;
 mod unchanged;
 mod users;
+mod workloads;
 
 /// All cases.
 pub(crate) fn all() -> Vec<Case> {
@@ -31,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
         slices::CASES,
         single_die::CASES,
         identity::CASES,
+        kinds::CASES,
         resilience::CASES,
         handover::CASES,
         enforcement::CASES,
@@ -44,6 +55,15 @@ pub(crate) fn all() -> Vec<Case> {
         refusals::CASES,
         bad_input::CASES,
         bad_ground::CASES,
+        placement::CASES,
+        workloads::CASES,
+        change::CASES,
+        bank_mix::CASES,
+        admission::CASES,
+        again::CASES,
+        gate::CASES,
+        explained::CASES,
+        absence::CASES,
     ];
     subjects.into_iter().flatten().map(|case| Case { ..*case }).collect()
 }

@@ -7,14 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dcmi::Slot;
+mod steps;
 
-/// A call: function and, where it has one, the place it is about.
+pub(crate) use steps::{Hangs, Steps};
+
+/// A call: function and, where it has one, the place (of the vendor's kind) that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CallKey {
+pub(crate) struct CallKey<P> {
     pub(crate) function: &'static str,
-    pub(crate) slot: Option<Slot>,
+    pub(crate) place: Option<P>,
 }
+
+/// What calls are told apart by.
+pub(crate) trait Place: Copy + Ord + Send + 'static {}
+
+impl<P: Copy + Ord + Send + 'static> Place for P {}
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,22 +42,23 @@ const MOST_HANGING: usize = 16;
 type Job<D> = Box<dyn FnOnce(&D) + Send>;
 
 /// Calls on `D`, one at a time.
-pub(crate) struct Worker<D> {
+pub(crate) struct Worker<D, P> {
+    name: &'static str,
     target: Arc<D>,
     deadline: Duration,
     /// The way to the thread that takes calls; held over a whole call, so calls are one at a time.
     lane: Mutex<Option<SyncSender<Job<D>>>>,
-    hanging: Arc<Mutex<BTreeSet<CallKey>>>,
+    hanging: Arc<Mutex<BTreeSet<CallKey<P>>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<D: Send + Sync + 'static> Worker<D> {
-    /// Calls on `target`, each given up after `deadline`.
-    pub(crate) fn new(target: D, deadline: Duration) -> Self {
-        Self { target: Arc::new(target), deadline, lane: Mutex::new(None), hanging: Arc::default() }
+impl<D: Send + Sync + 'static, P: Place> Worker<D, P> {
+    /// Calls on `target`, each given up after `deadline`. `name` is its threads'.
+    pub(crate) fn new(name: &'static str, target: D, deadline: Duration) -> Self {
+        Self { name, target: Arc::new(target), deadline, lane: Mutex::new(None), hanging: Arc::default() }
     }
 
     /// What the calls are made on.
@@ -59,7 +67,6 @@ impl<D: Send + Sync + 'static> Worker<D> {
     }
 
     /// How many calls hang now.
-    #[cfg(test)]
     pub(crate) fn hanging(&self) -> usize {
         lock(&self.hanging).len()
     }
@@ -67,7 +74,7 @@ impl<D: Send + Sync + 'static> Worker<D> {
     /// Makes the call on the worker's thread and waits for it until the deadline.
     pub(crate) fn call<T: Send + 'static>(
         &self,
-        key: CallKey,
+        key: CallKey<P>,
         call: impl FnOnce(&D) -> T + Send + 'static,
     ) -> Result<T, Late> {
         let mut lane = lock(&self.lane);
@@ -119,7 +126,7 @@ impl<D: Send + Sync + 'static> Worker<D> {
     fn start(&self) -> Option<SyncSender<Job<D>>> {
         let (sender, jobs) = mpsc::sync_channel::<Job<D>>(1);
         let target = Arc::clone(&self.target);
-        let thread = thread::Builder::new().name("dcmi".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
             while let Ok(job) = jobs.recv() {
                 job(&target);
             }
@@ -133,3 +140,6 @@ impl<D: Send + Sync + 'static> Worker<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

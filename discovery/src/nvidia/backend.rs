@@ -1,0 +1,187 @@
+//! The NVIDIA backend: keeps the library open as long as its file is the same, makes passes, answers about processes,
+//! names device nodes and driver files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vnpu_driver::hardware::{Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Vendor, VendorEdits};
+use vnpu_driver::id::DeviceUuid;
+use vnpu_driver::quantity::Bytes;
+
+use super::edits::{Places, edits};
+use super::library::{Handle, Library, Refusal, code};
+use super::scan::{Calls, Known, Place, scan};
+use super::search;
+use super::session::Session;
+use crate::backend::Backend;
+use crate::error::{DiscoveryError, VendorLibrary};
+use crate::worker::{CallKey, Worker};
+
+/// Where things are on this node.
+#[derive(Debug, Clone)]
+pub struct NvidiaOptions {
+    /// `libnvidia-ml.so.1`; without it the vendor's places below `driver_root`, then those below
+    /// `<driver_root>/run/nvidia/driver` (a driver container's root) are searched.
+    pub nvml_library: Option<PathBuf>,
+    /// Stands for `/` of the host in front of the driver's files.
+    pub driver_root: PathBuf,
+    /// The host's `/dev`.
+    pub dev_root: PathBuf,
+    /// The host's `/sys`.
+    pub sys_root: PathBuf,
+    /// The host's `/proc`, for the numbers of partitions' device nodes.
+    pub proc_root: PathBuf,
+    /// How long one NVML call may take. Without the persistence daemon the first call about a GPU starts it, which
+    /// takes seconds.
+    pub deadline: Duration,
+}
+
+impl Default for NvidiaOptions {
+    /// A node's own roots, 10 s.
+    fn default() -> Self {
+        Self {
+            nvml_library: None,
+            driver_root: PathBuf::from("/"),
+            dev_root: PathBuf::from("/dev"),
+            sys_root: PathBuf::from("/sys"),
+            proc_root: PathBuf::from("/proc"),
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// NVIDIA GPUs of this node.
+pub struct Nvidia {
+    options: NvidiaOptions,
+    calls: Calls,
+    session: Mutex<Session>,
+    known: Mutex<Known>,
+    /// What the last pass saw; apart from `known`, so that a pass holds nobody up who asks about processes.
+    seen: Mutex<Option<Arc<Seen>>>,
+}
+
+/// The way to the devices of the last pass.
+struct Seen {
+    library: Arc<Library>,
+    devices: BTreeMap<DeviceUuid, (Place, Handle)>,
+    driver_root: PathBuf,
+    driver_version: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Nvidia {
+    /// Nothing is loaded yet: a node whose driver comes later is no error.
+    pub fn new(options: NvidiaOptions) -> Self {
+        let calls = Worker::new("nvml", (), options.deadline);
+        Self { options, calls, session: Mutex::default(), known: Mutex::default(), seen: Mutex::new(None) }
+    }
+
+    /// Loads and initialises the library if that was not done yet; the file that serves. For `--check`.
+    ///
+    /// # Errors
+    /// As of [`Backend::discover`], without those of devices.
+    pub fn library(&self) -> Result<PathBuf, DiscoveryError> {
+        Ok(self.open()?.0.path().to_owned())
+    }
+
+    fn open(&self) -> Result<(Arc<Library>, PathBuf), DiscoveryError> {
+        let options = &self.options;
+        lock(&self.session).library(&self.calls, options.nvml_library.as_deref(), &options.driver_root)
+    }
+}
+
+impl Backend for Nvidia {
+    fn vendor(&self) -> Vendor {
+        Vendor::Nvidia
+    }
+
+    fn discover(&self) -> Result<Inventory, DiscoveryError> {
+        let mut known = lock(&self.known);
+        let (library, driver_root) = self.open()?;
+        let pass = scan(&self.calls, &library, &self.options.sys_root, &mut known);
+        if pass.stale {
+            lock(&self.session).distrust();
+        }
+        let inventory = pass.inventory?;
+        let driver_version = inventory.driver_version.clone();
+        let seen = Seen { library, devices: pass.devices, driver_root, driver_version };
+        *lock(&self.seen) = Some(Arc::new(seen));
+        Ok(inventory)
+    }
+
+    fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {
+        let seen = lock(&self.seen).clone();
+        let (driver_root, version) = match seen {
+            Some(seen) => (seen.driver_root.clone(), seen.driver_version.clone()),
+            // Nothing was looked at yet: the file's name says the version, as the driver's packages name it.
+            None => {
+                let options = &self.options;
+                let found = search::find(options.nvml_library.as_deref(), &options.driver_root);
+                found.map_or_else(
+                    |_| (options.driver_root.clone(), String::new()),
+                    |driver| (driver.root.clone(), version_of(&driver.library)),
+                )
+            }
+        };
+        edits(
+            &Places {
+                driver_root: &driver_root,
+                dev_root: &self.options.dev_root,
+                proc_root: &self.options.proc_root,
+                version: &version,
+            },
+            chips,
+        )
+    }
+}
+
+/// `570.124.06` of `libnvidia-ml.so.570.124.06`; empty for a name without a version.
+fn version_of(library: &std::path::Path) -> String {
+    let file = library.canonicalize().ok();
+    let name = file.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    let version = name.and_then(|name| name.split_once(".so.")).map(|(_, version)| version);
+    version.filter(|version| version.contains('.')).unwrap_or_default().to_owned()
+}
+
+impl ProcessView for Nvidia {
+    fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError> {
+        let failed = ProcessError::Failed;
+        let function = "nvmlDeviceGetComputeRunningProcesses_v3";
+        let seen = lock(&self.seen).clone();
+        let found = seen.and_then(|seen| {
+            let (place, handle) = *seen.devices.get(&chip.uuid)?;
+            Some((Arc::clone(&seen.library), place, handle))
+        });
+        let name = chip.name();
+        let Some((library, place, handle)) = found else {
+            return Err(failed(format!("NVML has not shown {name} ({}) at the last look", chip.uuid)));
+        };
+        let key = CallKey { function, place: Some(place) };
+        let uuid = chip.uuid.clone();
+        // The vendor gives handles of instances that are gone to others.
+        let answer = self.calls.call(key, move |()| {
+            let same = library.uuid(handle)? == uuid.as_str();
+            if same { library.processes(handle) } else { Err(Refusal::Code(code::NOT_FOUND)) }
+        });
+        match answer {
+            Ok(Ok(list)) => Ok(list
+                .into_iter()
+                .filter(|(pid, _)| *pid > 0)
+                .map(|(pid, bytes)| ProcessMemory { pid, bytes: Bytes(bytes) })
+                .collect()),
+            Ok(Err(Refusal::Code(code))) => {
+                let explained = VendorLibrary::Nvml.explain(code);
+                Err(failed(format!("{function} on {name} failed with {code}{explained}")))
+            }
+            Ok(Err(Refusal::Absent | Refusal::Garbled)) => {
+                Err(ProcessError::Unsupported(format!("the library has no {function}")))
+            }
+            Err(_) => Err(failed(format!("{function} on {name} does not return"))),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Keeps the library open, and closes and opens it again when its file changes (a driver was reloaded or replaced) or
+//! when it said that it must be initialised again.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::library::{Library, Refusal, code};
+use super::scan::Calls;
+use super::search::{self, Driver};
+use crate::error::{DiscoveryError, VendorLibrary};
+use crate::worker::CallKey;
+
+/// What tells one file from another that was put in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Stamp {
+    /// Of the file behind links; `None` for one that went just now.
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        Some(Self {
+            device: data.dev(),
+            inode: data.ino(),
+            seconds: data.mtime(),
+            nanoseconds: data.mtime_nsec(),
+        })
+    }
+}
+
+struct Open {
+    library: Arc<Library>,
+    driver: Driver,
+    stamp: Option<Stamp>,
+    initialised: bool,
+}
+
+/// At most one initialised library.
+#[derive(Default)]
+pub(crate) struct Session {
+    open: Option<Open>,
+    /// How many files were opened: each needs a path of its own.
+    generation: usize,
+    stale: bool,
+}
+
+impl Session {
+    /// The library, initialised, and where its driver is.
+    pub(crate) fn library(
+        &mut self,
+        calls: &Calls,
+        configured: Option<&Path>,
+        driver_root: &Path,
+    ) -> Result<(Arc<Library>, PathBuf), DiscoveryError> {
+        let found = search::find(configured, driver_root);
+        let stamp = found.as_ref().ok().and_then(|driver| Stamp::of(&driver.library));
+        let replaced = self.open.as_ref().is_some_and(|open| {
+            open.stamp != stamp || found.as_ref().is_ok_and(|driver| *driver != open.driver)
+        });
+        if replaced || self.stale {
+            self.close(calls, replaced);
+        }
+        let driver = found?;
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.load(driver, stamp)?,
+        };
+        let open = self.open.insert(open);
+        if !open.initialised {
+            initialise(calls, &open.library)?;
+            open.initialised = true;
+        }
+        Ok((Arc::clone(&open.library), open.driver.root.clone()))
+    }
+
+    /// The library is to be initialised again at the next look.
+    pub(crate) fn distrust(&mut self) {
+        self.stale = true;
+    }
+
+    fn load(&mut self, driver: Driver, stamp: Option<Stamp>) -> Result<Open, DiscoveryError> {
+        let library = Library::load(&driver.library, self.generation)?;
+        tracing::info!(path = %driver.library.display(), "NVML library loaded");
+        Ok(Open { library: Arc::new(library), driver, stamp, initialised: false })
+    }
+
+    /// Shuts the library down. While a call hangs in it that is not done: it would hang too, or take away what the
+    /// call works on. A library whose file was replaced is left as it is then; else it stays open.
+    fn close(&mut self, calls: &Calls, replaced: bool) {
+        let hangs = calls.hanging() > 0;
+        if hangs && !replaced {
+            return;
+        }
+        self.stale = false;
+        let Some(open) = self.open.take() else { return };
+        if replaced {
+            self.generation += 1;
+            tracing::info!(path = %open.driver.library.display(), "NVML library changed, it is opened again");
+        }
+        if hangs {
+            tracing::warn!("a call hangs in the old NVML library: it is left open");
+            return;
+        }
+        let library = Arc::clone(&open.library);
+        let key = CallKey { function: "nvmlShutdown", place: None };
+        if open.initialised && !matches!(calls.call(key, move |()| library.shut_down()), Ok(Ok(()))) {
+            tracing::warn!("nvmlShutdown failed or hangs");
+        }
+    }
+}
+
+fn initialise(calls: &Calls, library: &Arc<Library>) -> Result<(), DiscoveryError> {
+    let function = "nvmlInit_v2";
+    let (vendor, path) = (VendorLibrary::Nvml, library.path().to_owned());
+    let library = Arc::clone(library);
+    match calls.call(CallKey { function, place: None }, move |()| library.init()) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Refusal::Code(code))) => Err(DiscoveryError::Call { library: vendor, function, code }),
+        Ok(Err(Refusal::Absent)) => {
+            Err(DiscoveryError::LibraryTooOld { library: vendor, path, missing: vec![function] })
+        }
+        Ok(Err(Refusal::Garbled)) => {
+            Err(DiscoveryError::Call { library: vendor, function, code: code::NOT_SUPPORTED })
+        }
+        Err(_) => Err(DiscoveryError::Hanging { function }),
+    }
+}
