@@ -53,10 +53,13 @@ struct Followed {
     turn: Mutex<()>,
 }
 
-/// States of a pool: it is there, is about to be destroyed, or was, and ends with its last block.
-const THERE: u8 = 0;
-const ENDING: u8 = 1;
-const DESTROYED: u8 = 2;
+/// States: there is none; one thread sets it up or clears it; the pool is there; it is about to be destroyed; it was, and
+/// ends with its last block.
+const NONE: u8 = 0;
+const CHANGING: u8 = 1;
+const THERE: u8 = 2;
+const ENDING: u8 = 3;
+const DESTROYED: u8 = 4;
 
 impl Followed {
     const fn none() -> Self {
@@ -68,7 +71,7 @@ impl Followed {
             moving: AtomicU32::new(0),
             moves: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
-            state: AtomicU8::new(THERE),
+            state: AtomicU8::new(NONE),
             turn: Mutex::new(()),
         }
     }
@@ -78,7 +81,7 @@ impl Followed {
     }
 
     fn becomes(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Changes `given` and `kept`, as one step for who follows.
@@ -155,10 +158,10 @@ impl PoolMemory {
             return Some(found).filter(|found| found.is_there());
         }
         self.any.store(true, Ordering::Relaxed);
-        let take =
-            |one: &&Followed| one.pool.compare_exchange(0, pool, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let one = self.all.iter().find(take)?;
+        let one = self.all.iter().find(|one| one.becomes(NONE, CHANGING))?;
         one.device.store(device, Ordering::Relaxed);
+        one.pool.store(pool, Ordering::Release);
+        one.state.store(THERE, Ordering::SeqCst);
         Some(one)
     }
 
@@ -280,9 +283,8 @@ impl Process {
     /// A pool was made. One that was destroyed and had the same number has ended, whatever we know of its blocks.
     pub(crate) fn pool_made(&self, pool: u64) {
         if let Some(found) = self.pool_memory.find(pool)
-            && !found.is_there()
+            && (found.becomes(ENDING, DESTROYED) || found.becomes(DESTROYED, DESTROYED))
         {
-            found.state.store(DESTROYED, Ordering::Release);
             let given = found.given.load(Ordering::Acquire);
             found.uncover(given, given);
             self.bury(found);
@@ -292,8 +294,9 @@ impl Process {
     /// A pool is about to be destroyed: it is not asked about any more. The device that was known of it.
     pub(crate) fn pool_end(&self, pool: u64) -> i32 {
         if let Some(found) = self.pool_memory.find(pool) {
-            let _turn = bounded::lock(&found.turn);
             let _ = found.becomes(THERE, ENDING);
+            // Who asked already has begun with it, and must have its answer first.
+            drop(bounded::wait(&found.turn));
         }
         self.pools.remove(pool).map_or(CURRENT_DEVICE, |known| known.device)
     }
@@ -311,17 +314,23 @@ impl Process {
         }
     }
 
-    /// A destroyed pool without blocks has nothing any more.
+    /// A destroyed pool without blocks has nothing any more. Its number is taken away before the place is anybody's again:
+    /// the driver is not asked about it meanwhile.
     fn bury(&self, one: &Followed) {
-        if one.state.load(Ordering::Acquire) == DESTROYED && one.given.load(Ordering::Acquire) == 0 {
+        // SYNC POINT: with who frees the last block, which looks at the state after it.
+        while one.given.load(Ordering::SeqCst) == 0 && one.becomes(DESTROYED, CHANGING) {
+            if one.given.load(Ordering::SeqCst) != 0 {
+                // Another pool has had this place since.
+                one.state.store(DESTROYED, Ordering::SeqCst);
+                continue;
+            }
             let kept = one.kept.swap(0, Ordering::SeqCst);
             if let Some(cell) = self.cell_of_pool(one) {
                 ledger::release(cell, kept);
             }
             one.stuck.store(false, Ordering::Release);
-            if one.becomes(DESTROYED, THERE) {
-                one.pool.store(0, Ordering::Release);
-            }
+            one.pool.store(0, Ordering::Release);
+            one.state.store(NONE, Ordering::SeqCst);
         }
     }
 
