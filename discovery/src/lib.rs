@@ -6,6 +6,7 @@ mod backend;
 mod error;
 mod found;
 pub mod generic;
+mod host;
 mod nodes;
 pub mod nvidia;
 mod rooted;
@@ -19,3 +20,4 @@ mod template;
 
 pub use backend::Backend;
 pub use error::{DiscoveryError, VendorLibrary};
+pub use host::Host;

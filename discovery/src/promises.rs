@@ -1,7 +1,7 @@
 //! What every backend promises, as a test of any of them: run it on yours over healthy hardware
 //! (docs/adding-a-vendor.md says the rest, which needs hardware that misbehaves).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vnpu_driver::id::NodeName;
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
@@ -44,7 +44,7 @@ pub(crate) fn keep(backend: &dyn Backend) {
         labels: &NodeLabels::default(),
         in_use: &BTreeSet::new(),
         vanished: &[],
-        sick: &BTreeSet::new(),
+        sick: &BTreeMap::new(),
         order: &Default::default(),
     });
     let plan = plan.expect("a plan");

@@ -104,7 +104,7 @@ impl<D: Acme> Template<D> {
         // Health may fail alone: the card is as it is, and its health is unknown.
         let health = match self.ask("acme_health", Some(card), move |d| d.health(card)) {
             Ok(0) => Health::Healthy,
-            Ok(code) => Health::Unhealthy(format!("error {code}")),
+            Ok(code) => Health::fault(&format!("error-{code}"), format!("error {code}")),
             Err(unanswered) => Health::Unknown(unanswered.message()),
         };
         Ok(Chip {

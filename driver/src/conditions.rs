@@ -97,8 +97,9 @@ pub fn device_statuses(
 
 fn ready(result: &PlannedResult, health: &impl Fn(&DeviceUuid) -> Health) -> Condition {
     for chip in &result.chips {
-        if let Health::Unhealthy(why) = health(&chip.uuid) {
-            let message = clipped(format!("chip {} is unhealthy: {why}", chip.uuid));
+        let health = health(&chip.uuid);
+        if matches!(health, Health::Unhealthy(_)) {
+            let message = clipped(format!("chip {} is unhealthy: {health}", chip.uuid));
             return Condition { kind: "Ready", status: Truth::False, reason: "Unhealthy", message };
         }
     }

@@ -9,7 +9,7 @@ use crate::id::{DeviceName, DeviceUuid, NodeName};
 use crate::order::PublishedOrder;
 use crate::planner::{NodeLabels, PlanInput, plan_pool};
 use crate::quantity::{Bytes, Percent};
-use crate::slices::PoolPlan;
+use crate::slices::{PoolPlan, TaintEffect};
 
 pub(crate) fn chip(card: u32, die: u32, module: bool, memory: Bytes) -> Chip {
     Chip {
@@ -96,7 +96,7 @@ pub(crate) struct Around {
     pub(crate) labels: NodeLabels,
     pub(crate) in_use: BTreeSet<DeviceName>,
     pub(crate) vanished: Vec<Chip>,
-    pub(crate) sick: BTreeSet<DeviceName>,
+    pub(crate) sick: BTreeMap<DeviceName, TaintEffect>,
     pub(crate) order: PublishedOrder,
 }
 

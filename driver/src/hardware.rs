@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DeviceName, DeviceUuid, InvalidId};
 use crate::quantity::{Bytes, Percent};
 
+mod health;
 mod vendor;
 
+pub use health::{Fault, Health};
 pub use vendor::{Vendor, VendorName};
 
 /// Whether the dies of one module may be given to different containers (`dcmi_get_multi_die_policy`).
@@ -70,18 +72,6 @@ impl FromStr for PciAddress {
         };
         read().ok_or_else(refuse)
     }
-}
-
-/// What the vendor's library says of a chip's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// Nothing is wrong.
-    Healthy,
-    /// The library reports a fault; the text is for people.
-    Unhealthy(String),
-    /// The library could not tell (a call failed or hung).
-    Unknown(String),
 }
 
 /// A part of a chip that the hardware keeps apart from its other parts (an instance of a GPU under MIG): it is given

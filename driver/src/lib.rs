@@ -11,6 +11,7 @@ pub mod degrade;
 #[cfg(test)]
 mod fixtures;
 pub mod hardware;
+pub mod health;
 pub mod id;
 pub mod live;
 pub mod order;

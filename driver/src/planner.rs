@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attributes;
-use crate::hardware::{Chip, Health, Inventory, MultiDiePolicy, Problem};
+use crate::hardware::{Chip, Inventory, MultiDiePolicy, Problem};
 use crate::id::{DeviceName, InvalidId, NodeName, PoolName};
 use crate::order::{PublishedOrder, ordered_cards};
 use crate::quantity::{Bytes, Percent};
@@ -38,8 +38,8 @@ pub struct PlanInput<'a> {
     pub in_use: &'a BTreeSet<DeviceName>,
     /// Chips seen earlier and not now. Those that are in use (or whose module is) stay published, tainted.
     pub vanished: &'a [Chip],
-    /// Chips to taint although they are there; [`sick_chips`] gives those that discovery calls unhealthy.
-    pub sick: &'a BTreeSet<DeviceName>,
+    /// Chips to taint although they are there, each with the taint's effect.
+    pub sick: &'a BTreeMap<DeviceName, TaintEffect>,
     /// The order published now ([`crate::order::published_order`]); empty at first.
     pub order: &'a PublishedOrder,
 }
@@ -62,11 +62,6 @@ impl PlanError {
     pub const fn reason(&self) -> &'static str {
         "pool_name"
     }
-}
-
-/// The chips that discovery calls unhealthy.
-pub fn sick_chips(inventory: &Inventory) -> BTreeSet<DeviceName> {
-    inventory.chips.iter().filter(|c| matches!(c.health, Health::Unhealthy(_))).map(Chip::name).collect()
 }
 
 /// What a chip publishes of its memory: whole GiB, because memory is claimed in steps of 1Gi from 1Gi and the
@@ -248,7 +243,7 @@ fn module_device(input: &PlanInput<'_>, card: u32, dies: &[Candidate<'_>]) -> Op
     }
     let memory = published_memory(first.chip.memory).saturating_add(published_memory(second.chip.memory));
     let cores = u64::from(Percent::FULL.0) * 2;
-    let sick = [first, second].iter().any(|c| input.sick.contains(&c.chip.name()));
+    let sick = [first, second].iter().filter_map(|c| input.sick.get(&c.chip.name())).max().copied();
     Some(DevicePlan {
         name,
         attributes: attributes::of_module(first.chip, second.chip, input.inventory, input.labels),
@@ -313,7 +308,7 @@ fn chip_device(input: &PlanInput<'_>, candidate: Candidate<'_>) -> DevicePlan {
         capacity: BTreeMap::from([("memory".to_owned(), memory), ("cores".to_owned(), cores)]),
         allow_multiple_allocations: shared,
         consumes_counters: Vec::new(),
-        taints: taints(candidate.present, input.sick.contains(&chip.name())),
+        taints: taints(candidate.present, input.sick.get(&chip.name()).copied()),
     }
 }
 
@@ -337,13 +332,13 @@ fn cores_capacity() -> Capacity {
     Capacity { value, policy: Some(RequestPolicy::Range { default: value, min: one, max: value, step: one }) }
 }
 
-fn taints(present: bool, sick: bool) -> Vec<Taint> {
-    let value = match (present, sick) {
-        (false, _) => "absent",
-        (true, true) => "unhealthy",
-        (true, false) => return Vec::new(),
+fn taints(present: bool, sick: Option<TaintEffect>) -> Vec<Taint> {
+    let (value, effect) = match (present, sick) {
+        (false, sick) => ("absent", sick.unwrap_or(TaintEffect::NoSchedule)),
+        (true, Some(effect)) => ("unhealthy", effect),
+        (true, None) => return Vec::new(),
     };
-    vec![Taint { key: UNHEALTHY_TAINT.to_owned(), value: value.to_owned(), effect: TaintEffect::NoSchedule }]
+    vec![Taint { key: UNHEALTHY_TAINT.to_owned(), value: value.to_owned(), effect }]
 }
 
 #[cfg(test)]

@@ -179,8 +179,8 @@ pub struct Capacity {
     pub policy: Option<RequestPolicy>,
 }
 
-/// What a taint does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a taint does. Ordered: of two the stronger counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaintEffect {
     /// No new claim gets the device.
     NoSchedule,
@@ -295,4 +295,4 @@ impl PoolPlan {
     }
 }
 
-pub use crate::planner::{NodeLabels, PlanError, PlanInput, plan_pool, published_memory, sick_chips};
+pub use crate::planner::{NodeLabels, PlanError, PlanInput, plan_pool, published_memory};

@@ -6,7 +6,7 @@ use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Traits, Ven
 use vnpu_driver::id::{DeviceName, DeviceUuid, NodeName};
 use vnpu_driver::order::PublishedOrder;
 use vnpu_driver::quantity::Bytes;
-use vnpu_driver::slices::{NodeLabels, PlanInput, PoolPlan, plan_pool};
+use vnpu_driver::slices::{NodeLabels, PlanInput, PoolPlan, TaintEffect, plan_pool};
 
 use crate::slice::NodeOwner;
 
@@ -45,7 +45,7 @@ pub(crate) fn plan_with(modules: u32, sick: &[&str], in_use: &[&str]) -> PoolPla
         labels: &NodeLabels::default(),
         in_use: &names(in_use),
         vanished: &[],
-        sick: &names(sick),
+        sick: &names(sick).into_iter().map(|name| (name, TaintEffect::NoSchedule)).collect(),
         order: &PublishedOrder::new(),
     })
     .unwrap()

@@ -55,6 +55,12 @@ pub fn status_current(statuses: &[DeviceStatus], observed: &api::ResourceClaim) 
         })
 }
 
+/// What the claim says now of a device being `Ready`; `None` when it says nothing.
+pub fn was_ready(status: &DeviceStatus, observed: &api::ResourceClaim) -> Option<bool> {
+    let conditions = entry_of(Some(observed), status)?.conditions.as_deref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status == "True")
+}
+
 fn entries(claim: Option<&api::ResourceClaim>) -> impl Iterator<Item = &api::AllocatedDeviceStatus> {
     claim.and_then(|c| c.status.as_ref()).and_then(|s| s.devices.as_ref()).into_iter().flatten()
 }

@@ -120,8 +120,8 @@ fn hardware(vendors: &Vendors, report: &mut Report) {
         }
         for chip in &inventory.chips {
             // No reason to fail: the plugin serves the others, and this one when it is well again.
-            if let Health::Unhealthy(what) | Health::Unknown(what) = &chip.health {
-                report.note("hardware", &format!("{}: {what}", chip.name()));
+            if chip.health != Health::Healthy {
+                report.note("hardware", &format!("{}: {}", chip.name(), chip.health));
             }
         }
     }

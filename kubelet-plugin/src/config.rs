@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::Parser;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use vnpu_discovery::generic::GenericSource;
+use vnpu_driver::health::{HealthPolicy, HealthRule};
 use vnpu_driver::id::{InvalidId, NodeName};
 use vnpu_driver::quantity::Bytes;
 use vnpu_quota_agent::Limits;
@@ -62,6 +64,10 @@ pub struct Args {
     /// Path of libnvidia-ml.so.1; without it the driver root and the system's paths are searched.
     #[arg(long, env = "VNPU_NVML_LIBRARY")]
     pub nvml_library: Option<PathBuf>,
+    /// Devices that a file describes (GenericDevices), as VENDOR=FILE with an absolute path; more than one: again, or
+    /// with commas.
+    #[arg(long, env = "VNPU_GENERIC_DEVICES", value_name = "VENDOR=FILE", value_delimiter = ',')]
+    pub generic_devices: Vec<GenericSource>,
     /// UID of this plugin's pod: makes the sockets' names unique, so that two instances can overlap.
     #[arg(long, env = "VNPU_POD_UID")]
     pub pod_uid: Option<String>,
@@ -87,10 +93,11 @@ pub struct NodeConfig {
     pub api_version: String,
     /// `NodeConfig`.
     pub kind: String,
-    /// Vendors whose accelerators are looked for; one whose library is not on the node has none there. Without it, all.
+    /// Vendors whose accelerators are looked for by their libraries; one whose library is not on the node has none there.
+    /// Without it, all. Those of `--generic-devices` are looked for in any case.
     #[serde(default = "defaults::vendors")]
     #[schemars(length(min = 1))]
-    pub vendors: Vec<VendorName>,
+    pub vendors: Vec<KnownVendor>,
     /// Seconds between two looks at the hardware.
     #[serde(default = "defaults::discovery")]
     #[schemars(range(min = 1, max = 3600))]
@@ -116,12 +123,40 @@ pub struct NodeConfig {
     #[serde(default = "defaults::breach_rounds")]
     #[schemars(range(min = 1, max = 1000))]
     pub breach_rounds: u32,
+    /// What faults of chips mean, and for how long.
+    #[serde(default)]
+    pub health: HealthConfig,
 }
 
-/// A vendor, as the file names it.
+/// What becomes of chips that are not well. What no rule names keeps new claims away, except what is known to say nothing
+/// about the chip: Ascend alarms of level 1, and XIDs that programs cause themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// The first that matches a fault counts.
+    #[schemars(length(max = 256))]
+    pub rules: Vec<HealthRule>,
+    /// Seconds that a chip must have been well before its taint is lifted; each relapse within the hour doubles it.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub recovery_seconds: u32,
+    /// Seconds that a fault must have lasted before pods are evicted for it, where a rule says `evict`.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub evict_after_seconds: u32,
+    /// Seconds that a chip's health may be unknown before it gets no new claims; 0: for ever.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub unknown_seconds: u32,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { rules: Vec::new(), recovery_seconds: 60, evict_after_seconds: 30, unknown_seconds: 60 }
+    }
+}
+
+/// A vendor whose library the product knows, as the file names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum VendorName {
+pub enum KnownVendor {
     /// Huawei Ascend NPUs, read through DCMI.
     Ascend,
     /// NVIDIA GPUs, read through NVML.
@@ -129,10 +164,10 @@ pub enum VendorName {
 }
 
 mod defaults {
-    use super::VendorName;
+    use super::KnownVendor;
 
-    pub(super) fn vendors() -> Vec<VendorName> {
-        vec![VendorName::Ascend, VendorName::Nvidia]
+    pub(super) fn vendors() -> Vec<KnownVendor> {
+        vec![KnownVendor::Ascend, KnownVendor::Nvidia]
     }
     pub(super) const fn discovery() -> u32 {
         5
@@ -166,6 +201,7 @@ impl Default for NodeConfig {
             concurrency: defaults::concurrency(),
             overhead_mib: defaults::overhead(),
             breach_rounds: defaults::breach_rounds(),
+            health: HealthConfig::default(),
         }
     }
 }
@@ -194,6 +230,18 @@ pub enum ConfigError {
         flag: &'static str,
         /// The path.
         path: PathBuf,
+    },
+    /// Two descriptions of one vendor: its devices have one pool.
+    #[error(
+        "--generic-devices: {vendor} is named twice ({first} and {second}): describe all devices of a vendor in one file"
+    )]
+    GenericTwice {
+        /// The vendor.
+        vendor: String,
+        /// Its first file.
+        first: String,
+        /// Its second one.
+        second: String,
     },
     /// The log format is unknown.
     #[error(transparent)]
@@ -229,6 +277,7 @@ impl ConfigError {
             Self::PodUid(_) => "config_pod_uid",
             Self::AdminAddress(_) => "config_admin_address",
             Self::Relative { .. } => "config_relative_path",
+            Self::GenericTwice { .. } => "config_generic_twice",
             Self::Log(_) => "config_log",
             Self::Unreadable { .. } => "config_unreadable",
             Self::Invalid { .. } => "config_invalid",
@@ -282,13 +331,22 @@ impl Settings {
                 return Err(ConfigError::Relative { flag, path: path.clone() });
             }
         }
+        for (index, second) in args.generic_devices.iter().enumerate() {
+            if let Some(first) = args.generic_devices.iter().take(index).find(|f| f.vendor == second.vendor) {
+                return Err(ConfigError::GenericTwice {
+                    vendor: second.vendor.to_string(),
+                    first: first.file.display().to_string(),
+                    second: second.file.display().to_string(),
+                });
+            }
+        }
         let log_format = args.log_format.parse()?;
         let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         Ok(Self { args, node, admin, log_format, file })
     }
 
     /// The vendors that are looked for, each once, in the order in which they keep what two of them claim.
-    pub fn vendors(&self) -> BTreeSet<VendorName> {
+    pub fn vendors(&self) -> BTreeSet<KnownVendor> {
         self.file.vendors.iter().copied().collect()
     }
 
@@ -305,6 +363,19 @@ impl Settings {
     /// Time between two comparisons with the API server.
     pub fn reconcile_period(&self) -> Duration {
         Duration::from_secs(self.file.reconcile_seconds.into())
+    }
+
+    /// What faults of chips mean.
+    pub fn health_policy(&self) -> HealthPolicy {
+        let HealthConfig { rules, recovery_seconds, evict_after_seconds, unknown_seconds } =
+            &self.file.health;
+        let seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
+        HealthPolicy {
+            rules: rules.clone(),
+            recovery: seconds(recovery_seconds),
+            eviction: seconds(evict_after_seconds),
+            unknown: Some(seconds(unknown_seconds)).filter(|patience| !patience.is_zero()),
+        }
     }
 
     /// When use beyond the ledger is a breach.
@@ -345,9 +416,26 @@ fn parse_file(text: &str) -> Result<NodeConfig, String> {
         ("concurrency", config.concurrency, 1, 256),
         ("overheadMib", config.overhead_mib, 0, 1_048_576),
         ("breachRounds", config.breach_rounds, 1, 1000),
+        ("health.recoverySeconds", config.health.recovery_seconds, 1, 86_400),
+        ("health.evictAfterSeconds", config.health.evict_after_seconds, 1, 86_400),
+        ("health.unknownSeconds", config.health.unknown_seconds, 0, 86_400),
     ] {
         if !(least..=most).contains(&value) {
             return Err(format!("{field} is {value}, it must be {least} to {most}"));
+        }
+    }
+    for (number, rule) in (1..).zip(&config.health.rules) {
+        let wrong = |code: &&String| {
+            let name = code.strip_suffix('*').unwrap_or(code);
+            (name.is_empty() && code.as_str() != "*") || code.len() > 64 || name.contains(['*', ' '])
+        };
+        if rule.codes.is_empty() {
+            return Err(format!("rule {number} of health has no codes: name one, or \"*\" for all"));
+        }
+        if let Some(code) = rule.codes.iter().find(wrong) {
+            return Err(format!(
+                "rule {number} of health: {code:?} is no code: 1 to 64 characters without blanks, with * at the end or nowhere"
+            ));
         }
     }
     Ok(config)

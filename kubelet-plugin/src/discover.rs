@@ -14,6 +14,7 @@ use vnpu_driver::hardware::{Health, Inventory};
 use vnpu_telemetry::Readiness;
 
 use crate::hardware::{Inventories, Look};
+use crate::health::HealthJudge;
 use crate::metrics::{Metrics, Pool};
 use crate::vendors::{Source, Vendors};
 
@@ -29,6 +30,8 @@ pub struct Discover {
     pub source: Source,
     /// Where what is known goes.
     pub seen: watch::Sender<Arc<Inventories>>,
+    /// What the chips' health amounts to.
+    pub health: Arc<HealthJudge>,
     /// Counters.
     pub metrics: Metrics,
     /// Told how it goes.
@@ -128,7 +131,7 @@ fn was_seen(discover: &Discover) -> bool {
 /// Shares a look if it is new.
 fn take(discover: &Discover, look: Look) {
     discover.seen.send_if_modified(|seen| {
-        let now = seen.with(&discover.source.pool, look);
+        let now = discover.health.judged(&seen.with(&discover.source.pool, look));
         if **seen == now {
             return false;
         }
@@ -149,7 +152,9 @@ fn say(inventory: &Inventory) {
     for chip in &inventory.chips {
         match &chip.health {
             Health::Healthy => {}
-            Health::Unhealthy(what) => tracing::warn!(chip = %chip.name(), "the chip is unhealthy: {what}"),
+            Health::Unhealthy(_) => {
+                tracing::warn!(chip = %chip.name(), "the chip is unhealthy: {}", chip.health)
+            }
             Health::Unknown(why) => {
                 tracing::warn!(chip = %chip.name(), "the chip's health is unknown: {why}")
             }

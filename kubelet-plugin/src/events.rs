@@ -1,4 +1,4 @@
-//! Events on pods whose claims are refused, and on claims whose quotas change or are not kept, so that what happened stands where the
+//! Events on pods whose claims are refused or whose devices are not well, and on claims whose quotas change or are not kept, so that what happened stands where the
 //! user looks. Best effort: an event that cannot be written is logged.
 
 use std::collections::HashMap;
@@ -88,6 +88,25 @@ impl Events {
                 ..claim_kind()
             };
             self.send(claim, Kind::Warning, reason, text.to_owned());
+        }
+    }
+
+    /// Tells the pods of a claim that one of its devices is not well.
+    pub fn unhealthy(&self, claim: &ResourceClaim, text: &str) {
+        self.to_pods(claim, Kind::Warning, "DeviceUnhealthy", text);
+    }
+
+    /// Tells them that it is well again.
+    pub fn healthy(&self, claim: &ResourceClaim, text: &str) {
+        self.to_pods(claim, Kind::Normal, "DeviceHealthy", text);
+    }
+
+    fn to_pods(&self, claim: &ResourceClaim, kind: Kind, reason: &'static str, text: &str) {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let holders =
+            claim.status.as_ref().and_then(|status| status.reserved_for.as_ref()).into_iter().flatten();
+        for pod in holders.filter(|holder| holder.resource == "pods") {
+            self.send(pod_reference(namespace, &pod.name, &pod.uid), kind, reason, text.to_owned());
         }
     }
 

@@ -1,11 +1,15 @@
 //! The node's hardware as the plugin keeps it: what is known of every vendor's devices, shared by publishing and
 //! preparing. Asking the vendors' libraries is `discovery`'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vnpu_driver::hardware::{Chip, Inventory, MultiDiePolicy, Problem, Vendor};
-use vnpu_driver::id::{DeviceUuid, PoolName};
+use vnpu_driver::health::Judge;
+use vnpu_driver::id::{DeviceName, DeviceUuid, PoolName};
 use vnpu_driver::prepare::{NodePool, PreparePlan};
+use vnpu_driver::slices::TaintEffect;
 
 use crate::vendors::Vendors;
 
@@ -38,6 +42,8 @@ struct Part {
     look: Look,
     /// What was seen, without what an earlier vendor has; of a vendor that was not seen nothing.
     served: Inventory,
+    /// Chips of it that get no new claims, or more than that.
+    taints: BTreeMap<DeviceUuid, TaintEffect>,
 }
 
 /// What is known of every vendor's devices, by pool and in the vendors' order.
@@ -53,30 +59,44 @@ impl Inventories {
             pool: source.pool.clone(),
             look: Look::Pending,
             served: nothing(source.backend.vendor()),
+            taints: BTreeMap::new(),
         });
         Self { parts: parts.collect() }
     }
 
-    /// With another look at one pool's devices. Two vendors never serve one device: the first in order keeps it.
+    /// With another look at one pool's devices. Two vendors never serve one device: the first in order keeps it. Health
+    /// is what the looks said, and nothing is tainted, until it is [`judged`](Self::judged).
     #[must_use]
     pub fn with(&self, pool: &PoolName, look: Look) -> Self {
         let mut parts = self.parts.clone();
         if let Some(part) = parts.iter_mut().find(|part| part.pool == *pool) {
             part.look = look;
         }
-        let mut taken: Vec<(String, Chip)> = Vec::new();
+        serve(&mut parts);
+        Self { parts }
+    }
+
+    /// With the health that counts at a time, and the taints of what is not well.
+    #[must_use]
+    pub fn judged(&self, judge: &mut Judge, now: Duration) -> Self {
+        let mut parts = self.parts.clone();
+        serve(&mut parts);
         for part in &mut parts {
-            match &part.look {
-                Look::Seen(inventory) => part.served = without(inventory, &taken),
-                Look::Pending | Look::Missing => {
-                    part.served.chips.clear();
-                    part.served.problems.clear();
-                }
-            }
-            let vendor = part.served.vendor.to_string();
-            taken.extend(part.served.chips.iter().map(|chip| (vendor.clone(), chip.clone())));
+            part.taints = judge.judge(now, &mut part.served);
         }
         Self { parts }
+    }
+
+    /// The taint of a chip.
+    pub fn taint(&self, uuid: &DeviceUuid) -> Option<TaintEffect> {
+        self.parts.iter().find_map(|part| part.taints.get(uuid).copied())
+    }
+
+    /// The chips of a pool that have a taint.
+    pub fn tainted(&self, pool: &PoolName) -> BTreeMap<DeviceName, TaintEffect> {
+        let parts = self.parts.iter().filter(|part| part.pool == *pool);
+        let chips = parts.flat_map(|part| part.served.chips.iter().map(move |chip| (part, chip)));
+        chips.filter_map(|(part, chip)| Some((chip.name(), *part.taints.get(&chip.uuid)?))).collect()
     }
 
     /// How the looks at a pool's devices went so far.
@@ -137,6 +157,23 @@ impl Inventories {
     /// A plan of earlier with the numbers that its chips have now.
     pub fn renumbered(&self, plan: &PreparePlan) -> PreparePlan {
         plan.renumbered(|uuid| self.chip(uuid).map(|chip| chip.phys_id))
+    }
+}
+
+/// What each part serves by its look.
+fn serve(parts: &mut [Part]) {
+    let mut taken: Vec<(String, Chip)> = Vec::new();
+    for part in parts {
+        part.taints.clear();
+        match &part.look {
+            Look::Seen(inventory) => part.served = without(inventory, &taken),
+            Look::Pending | Look::Missing => {
+                part.served.chips.clear();
+                part.served.problems.clear();
+            }
+        }
+        let vendor = part.served.vendor.to_string();
+        taken.extend(part.served.chips.iter().map(|chip| (vendor.clone(), chip.clone())));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::audit::Audits;
 use crate::checkpoint::{Session, Store, StoreError};
 use crate::events::Events;
 use crate::hardware::{Inventories, Seen};
+use crate::health::HealthJudge;
 use crate::keyed::KeyedLocks;
 use crate::live::Live;
 use crate::materials::Materials;
@@ -33,8 +34,10 @@ pub struct Node {
     pub materials: Arc<Materials>,
     /// The API client, set once it is made.
     pub client: Arc<SetOnce<Client>>,
-    /// What is known of the hardware.
+    /// What is known of the hardware, with the health that counts.
     pub seen: Seen,
+    /// What the chips' health amounts to.
+    pub health: Arc<HealthJudge>,
     /// Counters.
     pub metrics: Metrics,
     /// Events on pods.

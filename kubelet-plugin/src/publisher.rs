@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node as NodeObject;
-use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::api::resource::v1::{DeviceTaint, ResourceSlice};
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::degrade::{Lacking, degrade};
 use vnpu_driver::hardware::{Chip, Inventory};
-use vnpu_driver::id::{DeviceName, PoolName};
+use vnpu_driver::id::{DeviceName, DeviceUuid, PoolName};
 use vnpu_driver::order::{PublishedOrder, cards_in_order, published_order};
-use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool, sick_chips};
+use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
 use vnpu_driver::prepare::NodePool;
-use vnpu_driver::slices::{PoolPlan, SliceKey};
+use vnpu_driver::slices::{PoolPlan, SliceKey, TaintEffect, UNHEALTHY_TAINT};
 use vnpu_kube_types::compare::dropped_fields;
 use vnpu_kube_types::slice::{NodeOwner, key_of};
 use vnpu_kube_types::sync::{SliceWrite, sync};
@@ -31,8 +31,10 @@ use vnpu_telemetry::Readiness;
 use crate::hardware::{Inventories, Standing};
 use crate::node::Node;
 
-/// Changes are gathered for so long before they are written.
-const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Changes are gathered for so long before they are written: hardware that fails does so piece by piece.
+const GATHERING: Duration = Duration::from_millis(100);
+/// Rounds that write are so far apart: slices are for everybody, and a chip may come and go many times a minute.
+const APART: Duration = Duration::from_secs(1);
 /// Everything is looked at again after so long, whether or not anything was heard.
 const RESYNC: Duration = Duration::from_secs(300);
 /// What the API server dropped is offered again after so long.
@@ -78,6 +80,10 @@ struct Publisher {
     lacking: BTreeSet<Lacking>,
     lacking_since: Instant,
     problems: BTreeSet<String>,
+    /// When a slice was written last.
+    wrote: Option<Instant>,
+    /// Whether the taints that the slices had at the beginning were taken in.
+    remembered: bool,
 }
 
 /// The part of a Node object that its watch brings.
@@ -105,6 +111,8 @@ impl Publisher {
             lacking: BTreeSet::new(),
             lacking_since: Instant::now(),
             problems: BTreeSet::new(),
+            wrote: None,
+            remembered: false,
         }
     }
 
@@ -119,13 +127,13 @@ impl Publisher {
         let own = watcher::Config::default().fields(&format!("metadata.name={}", self.node.name));
         let labels = watcher(Api::<PartialNode>::all(self.client.clone()), own).default_backoff();
         let mut labels = pin!(labels);
-        let mut pause = DEBOUNCE;
+        let mut pause = APART;
         let mut resync = Instant::now() + RESYNC;
         loop {
             let failed = match self.round().await {
                 Ok(true) => {
                     readiness.ready("slices");
-                    pause = DEBOUNCE;
+                    pause = APART;
                     false
                 }
                 // Discovery has not ended yet: nothing can be said of the hardware.
@@ -154,9 +162,9 @@ impl Publisher {
                 event = watch.next() => self.heard(event),
                 event = labels.next() => self.heard_node(event),
             }
-            // Counted from the first change, so that what comes with it is in the same round: hardware that fails
-            // does so piece by piece. The first publication is not held up.
-            let until = Instant::now() + DEBOUNCE;
+            // Counted from the first change. The first publication is not held up.
+            let gathered = Instant::now() + GATHERING;
+            let until = self.wrote.map_or(gathered, |wrote| gathered.max(wrote + APART));
             while self.listed && Instant::now() < until {
                 tokio::select! {
                     () = tokio::time::sleep_until(until) => {}
@@ -226,7 +234,7 @@ impl Publisher {
 
     /// Brings the slices to what they should be, as far as the hardware is known; `false` when nothing of it is.
     async fn round(&mut self) -> Result<bool, PublishError> {
-        let seen = Arc::clone(&self.node.seen.borrow());
+        let mut seen = Arc::clone(&self.node.seen.borrow());
         if seen.node_pools().is_empty() {
             return Ok(false);
         }
@@ -239,13 +247,19 @@ impl Publisher {
             self.observed = found.items.into_iter().map(|s| (s.name_any(), s)).collect();
             self.listed = true;
         }
+        if !std::mem::replace(&mut self.remembered, true) {
+            // After a restart the slices are the memory of what was tainted.
+            self.node.health.remember(&tainted(self.observed.values()));
+            seen = Arc::new(self.node.health.judged(&seen));
+        }
         // Of a vendor that this node has nothing of, what claims hold stays, as absent, until they give it back.
         let held = seen.absent_pools().into_iter().filter(|absent| self.holds(absent.pool.as_str()));
         let pools: Vec<NodePool<'_>> = seen.node_pools().into_iter().chain(held).collect();
         for NodePool { pool, inventory } in pools {
+            let sick = seen.tainted(pool);
             // At most once per kind of field that the server may drop, and once more for the result.
             for _ in 0..4 {
-                if !self.publish(pool, inventory).await? {
+                if !self.publish(pool, inventory, &sick).await? {
                     break;
                 }
             }
@@ -295,9 +309,14 @@ impl Publisher {
     }
 
     /// Publishes one pool; `true` when the server dropped fields and the plan has to be made again.
-    async fn publish(&mut self, pool: &PoolName, inventory: &Inventory) -> Result<bool, PublishError> {
+    async fn publish(
+        &mut self,
+        pool: &PoolName,
+        inventory: &Inventory,
+        sick: &BTreeMap<DeviceName, TaintEffect>,
+    ) -> Result<bool, PublishError> {
         let Some((owner, labels)) = self.owner.clone() else { return Ok(false) };
-        let plan = self.plan(pool, inventory, &labels)?;
+        let plan = self.plan(pool, inventory, sick, &labels)?;
         let observed: Vec<ResourceSlice> = self.observed.values().cloned().collect();
         let highest = self.highest.entry(plan.pool.clone()).or_default();
         let wanted = sync(&plan, &observed, &owner, *highest);
@@ -326,10 +345,10 @@ impl Publisher {
         &mut self,
         pool: &PoolName,
         inventory: &Inventory,
+        sick: &BTreeMap<DeviceName, TaintEffect>,
         labels: &NodeLabels,
     ) -> Result<PoolPlan, PublishError> {
         let (in_use, vanished) = self.held(pool, inventory);
-        let sick = sick_chips(inventory);
         // After a restart the slices are the memory of it.
         let observed = &self.observed;
         let order = self.order.entry(pool.clone()).or_insert_with(|| observed_order(pool, observed));
@@ -339,7 +358,7 @@ impl Publisher {
             labels,
             in_use: &in_use,
             vanished: &vanished,
-            sick: &sick,
+            sick,
             order,
         })?;
         for problem in &plan.problems {
@@ -366,6 +385,7 @@ impl Publisher {
 
     async fn write(&mut self, write: SliceWrite) -> Result<BTreeSet<Lacking>, PublishError> {
         self.node.metrics.slice_writes.inc();
+        self.wrote = Some(Instant::now());
         let parameters = PostParams::default();
         let (sent, returned) = match write {
             SliceWrite::Delete { name, uid, resource_version } => {
@@ -397,6 +417,26 @@ impl Publisher {
         self.observed.insert(returned.name_any(), returned);
         Ok(dropped)
     }
+}
+
+/// Chips that slices say are unhealthy, and how much. One that was not there is not meant.
+fn tainted<'a>(observed: impl Iterator<Item = &'a ResourceSlice>) -> Vec<(DeviceUuid, TaintEffect)> {
+    let devices = observed.flat_map(|slice| slice.spec.devices.iter().flatten());
+    let chips =
+        devices.filter(|device| !matches!(device.name.parse(), Ok(DeviceName::Module { .. }) | Err(_)));
+    let tainted = chips.filter_map(|device| {
+        let ours = |taint: &&DeviceTaint| {
+            taint.key == UNHEALTHY_TAINT && taint.value.as_deref() == Some("unhealthy")
+        };
+        let taint = device.taints.iter().flatten().find(ours)?;
+        let effect = match taint.effect.as_str() {
+            "NoExecute" => TaintEffect::NoExecute,
+            _ => TaintEffect::NoSchedule,
+        };
+        let uuid = device.attributes.as_ref()?.get("uuid")?.string.as_deref()?;
+        Some((DeviceUuid::new(uuid).ok()?, effect))
+    });
+    tainted.collect()
 }
 
 /// The order in which the pool's cards stand in slices that were found, the newest of each.

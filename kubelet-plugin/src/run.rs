@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::discover::{self, Discover, Progress};
 use crate::events::Events;
 use crate::hardware::{Inventories, Seen};
+use crate::health::HealthJudge;
 use crate::keyed::KeyedLocks;
 use crate::live::{self, Live};
 use crate::materials::Materials;
@@ -28,7 +29,7 @@ use crate::node::Node;
 use crate::service::DraService;
 use crate::sockets::{BoundSocket, SocketPaths, remove_dead};
 use crate::vendors::Vendors;
-use crate::{publisher, reconcile, regions, server};
+use crate::{health, publisher, reconcile, regions, server};
 
 /// How long operations may go on after the first signal: pods get 30 s to end.
 const GRACE: Duration = Duration::from_secs(20);
@@ -59,11 +60,13 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
 
     let vendors = Vendors::from_settings(&settings).context("the node's name")?;
     let (seen, seen_by_all) = watch::channel(Arc::new(Inventories::pending(&vendors)));
+    let health = Arc::new(HealthJudge::new(settings.health_policy()));
     let progress = Progress::new(readiness.clone(), &vendors);
     for source in vendors.iter() {
         let discover = Discover {
             source: source.clone(),
             seen: seen.clone(),
+            health: Arc::clone(&health),
             metrics: metrics.clone(),
             progress: progress.clone(),
         };
@@ -73,6 +76,11 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    let (judging, token) = (Arc::clone(&health), stop.clone());
+    tasks.spawn(async move {
+        health::run(judging, seen, token).await;
+        Ok(())
+    });
     let client: Arc<SetOnce<Client>> = Arc::default();
     let (connecting, kubeconfig, token) =
         (Arc::clone(&client), settings.args.kubeconfig.clone(), stop.clone());
@@ -85,7 +93,7 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
         Ok(())
     });
 
-    let opening = open_node(&settings, vendors, seen_by_all, client, metrics, &readiness);
+    let opening = open_node(&settings, vendors, (seen_by_all, health), client, metrics, &readiness);
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,
@@ -175,7 +183,7 @@ fn claims_page(place: &SetOnce<Arc<Node>>) -> String {
 async fn open_node(
     settings: &Settings,
     vendors: Vendors,
-    seen: Seen,
+    (seen, health): (Seen, Arc<HealthJudge>),
     client: Arc<SetOnce<Client>>,
     metrics: Metrics,
     readiness: &Readiness,
@@ -204,6 +212,7 @@ async fn open_node(
         events: Events::new(settings.node.clone(), Arc::clone(&client), tasks.clone()),
         client,
         seen,
+        health,
         metrics,
         audits: Audits::default(),
         live: Live::default(),
@@ -226,6 +235,11 @@ fn start_loops(
     let (worker, token, ready) = (Arc::clone(node), stop.clone(), readiness.clone());
     tasks.spawn(async move {
         publisher::run(worker, ready, token).await;
+        Ok(())
+    });
+    let (worker, token) = (Arc::clone(node), stop.clone());
+    tasks.spawn(async move {
+        health::tell(worker, token).await;
         Ok(())
     });
     let (worker, token, period) = (Arc::clone(node), stop.clone(), settings.reconcile_period());

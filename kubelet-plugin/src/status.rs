@@ -8,13 +8,13 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::sync::Semaphore;
-use vnpu_driver::conditions::{Attachment, DeviceStatus, device_statuses};
+use vnpu_driver::conditions::{Attachment, DeviceStatus, Truth, device_statuses};
 use vnpu_driver::hardware::Health;
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_driver::record::ClaimState;
 use vnpu_driver::share::ClaimShares;
-use vnpu_kube_types::status::{FIELD_MANAGER, status_current, status_patch};
+use vnpu_kube_types::status::{FIELD_MANAGER, status_current, status_patch, was_ready};
 use vnpu_quota_agent::{AgentError, Attached};
 
 use crate::hardware::Standing;
@@ -80,7 +80,30 @@ pub async fn write(
     let patch = status_patch(plan, &statuses, observed, Node::now());
     let params = PatchParams::apply(FIELD_MANAGER).force();
     api.patch_status(&plan.name, &params, &Patch::Apply(&patch)).await?;
+    if let Some(claim) = observed {
+        tell_pods(node, claim, &statuses);
+    }
     Ok(())
+}
+
+/// Tells the claim's pods of devices that are not ready any more, or are again. What stood in the claim before is the
+/// memory of it, so that a plugin that starts anew says nothing twice.
+fn tell_pods(node: &Node, claim: &ResourceClaim, statuses: &[DeviceStatus]) {
+    for status in statuses {
+        let Some(ready) = status.conditions.iter().find(|condition| condition.kind == "Ready") else {
+            continue;
+        };
+        match (was_ready(status, claim), ready.status) {
+            (None | Some(true), Truth::False) => {
+                node.events
+                    .unhealthy(claim, &format!("{} of {}: {}", status.device, status.pool, ready.message));
+            }
+            (Some(false), Truth::True) => {
+                node.events.healthy(claim, &format!("{} of {} is well again", status.device, status.pool));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What is to be said of a claim now.
@@ -101,7 +124,7 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
         None if of(uuid).is_some_and(|r| seen.standing(r.pool.as_str()) == Standing::Pending) => {
             Health::Unknown("the hardware was not looked at yet".to_owned())
         }
-        None => Health::Unhealthy("the hardware no longer reports it".to_owned()),
+        None => Health::fault("absent", "the hardware no longer reports it"),
     };
     let outside = node.audits.outside(&plan.claim);
     let attachment =

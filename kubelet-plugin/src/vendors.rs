@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use vnpu_discovery::Backend;
-use vnpu_discovery::ascend::{Ascend, AscendOptions};
-use vnpu_discovery::nvidia::{Nvidia, NvidiaOptions};
+use vnpu_discovery::{Backend, Host};
 use vnpu_driver::id::{InvalidId, NodeName, PoolName};
 
-use crate::config::{Settings, VendorName};
+use crate::config::{KnownVendor, Settings};
 
 /// One vendor.
 #[derive(Clone)]
@@ -17,7 +15,7 @@ pub struct Source {
     pub pool: PoolName,
     /// Who is asked about them.
     pub backend: Arc<dyn Backend>,
-    /// Whether its library was named by an option: then it must be there.
+    /// Whether its library or description was named by an option: then it must be there.
     pub named: bool,
 }
 
@@ -61,28 +59,23 @@ impl Vendors {
     /// As of [`Vendors::of`].
     pub fn from_settings(settings: &Settings) -> Result<Self, InvalidId> {
         let args = &settings.args;
-        let backends = settings.vendors().into_iter().map(|vendor| -> (Arc<dyn Backend>, bool) {
+        let host = Host {
+            dcmi_library: args.dcmi_library.clone(),
+            nvml_library: args.nvml_library.clone(),
+            driver_root: args.driver_root.clone(),
+            dev_root: args.dev_root.clone(),
+        };
+        let known = settings.vendors().into_iter().map(|vendor| -> (Arc<dyn Backend>, bool) {
             match vendor {
-                VendorName::Ascend => {
-                    let ascend = Ascend::new(AscendOptions {
-                        dcmi_library: args.dcmi_library.clone(),
-                        driver_root: args.driver_root.clone(),
-                        dev_root: args.dev_root.clone(),
-                        ..AscendOptions::default()
-                    });
-                    (Arc::new(ascend), args.dcmi_library.is_some())
-                }
-                VendorName::Nvidia => {
-                    let nvidia = Nvidia::new(NvidiaOptions {
-                        nvml_library: args.nvml_library.clone(),
-                        driver_root: args.driver_root.clone(),
-                        dev_root: args.dev_root.clone(),
-                        ..NvidiaOptions::default()
-                    });
-                    (Arc::new(nvidia), args.nvml_library.is_some())
-                }
+                KnownVendor::Ascend => (Arc::new(host.ascend()), host.dcmi_library.is_some()),
+                KnownVendor::Nvidia => (Arc::new(host.nvidia()), host.nvml_library.is_some()),
             }
         });
+        let described = args
+            .generic_devices
+            .iter()
+            .map(|source| -> (Arc<dyn Backend>, bool) { (Arc::new(host.generic(source.clone())), true) });
+        let backends: Vec<_> = known.chain(described).collect();
         Self::of(&settings.node, backends)
     }
 

@@ -9,7 +9,7 @@ use vnpu_kubelet_plugin::config::Args;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_vnpu-kubelet-plugin");
 /// All options that take a value.
-const OPTIONS: [&str; 17] = [
+const OPTIONS: [&str; 18] = [
     "node-name",
     "kubeconfig",
     "kubelet-registry-dir",
@@ -23,6 +23,7 @@ const OPTIONS: [&str; 17] = [
     "admin-address",
     "dcmi-library",
     "nvml-library",
+    "generic-devices",
     "pod-uid",
     "config",
     "log",
@@ -52,16 +53,23 @@ fn parsed(arguments: &[String]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture"]);
     command.env(CHILD, [&["plugin".to_owned()], arguments].concat().join("\n"));
-    command.envs(OPTIONS.map(|option| (variable(option), format!("/env/{option}"))));
+    command.envs(OPTIONS.map(|option| (variable(option), written("env", option))));
     let said = text(command.output().unwrap());
     // What the test harness says is around it.
     said.lines().find(|line| line.starts_with("Args")).unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-/// Whether `field` of [`Args`] has `value`, be it optional or not.
+/// A value for an option that says where it comes from.
+fn written(from: &str, option: &str) -> String {
+    let of = if option == "generic-devices" { "acme=" } else { "" };
+    format!("{of}/{from}/{option}")
+}
+
+/// Whether `field` of [`Args`] has `value`, be it optional, a list, or neither.
 fn says(parsed: &str, option: &str, value: &str) -> bool {
     let field = option.replace('-', "_");
-    [format!(" {field}: {value:?}"), format!(" {field}: Some({value:?})")]
+    let described = format!(" {field}: [GenericSource {{ vendor: \"acme\", file: {value:?} }}]");
+    [format!(" {field}: {value:?}"), format!(" {field}: Some({value:?})"), described]
         .iter()
         .any(|words| parsed.contains(words))
 }
@@ -73,7 +81,7 @@ fn every_option_has_its_variable_and_wins_over_it() {
         assert!(says(&by_variables, option, &format!("/env/{option}")), "--{option}: {by_variables}");
     }
     for given in OPTIONS {
-        let one = parsed(&[format!("--{given}"), format!("/flag/{given}")]);
+        let one = parsed(&[format!("--{given}"), written("flag", given)]);
         for option in OPTIONS {
             let from = if option == given { "flag" } else { "env" };
             assert!(says(&one, option, &format!("/{from}/{option}")), "--{option}: {one}");

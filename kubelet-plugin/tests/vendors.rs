@@ -45,7 +45,8 @@ impl Plugin {
         let progress = Progress::new(readiness.clone(), &bench.vendors());
         for source in bench.vendors().iter() {
             let (source, metrics, progress) = (source.clone(), node.metrics.clone(), progress.clone());
-            let discover = Discover { source, seen: seen.clone(), metrics, progress };
+            let health = Arc::clone(&node.health);
+            let discover = Discover { source, seen: seen.clone(), health, metrics, progress };
             tokio::spawn(discover::run(discover, Duration::from_millis(20), stop.clone()));
         }
         tokio::spawn(publisher::run(Arc::clone(&node), readiness.clone(), stop.clone()));

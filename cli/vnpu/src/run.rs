@@ -101,8 +101,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<u8, RunError> {
     for error in &looked.failed {
         eprintln!("vnpu: warning: {error}; the chips of other vendors are used");
     }
-    if let Health::Unhealthy(problem) = &chip.health {
-        eprintln!("vnpu: warning: chip {} is unhealthy: {problem}", chip.uuid);
+    if matches!(chip.health, Health::Unhealthy(_)) {
+        eprintln!("vnpu: warning: chip {} is unhealthy: {}", chip.uuid, chip.health);
     }
     let regions = RunRegions::create(&base, chip, &wish, &note)?;
     let claim = regions.claim().clone();

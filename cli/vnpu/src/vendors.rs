@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use vnpu_discovery::ascend::{Ascend, AscendOptions};
-use vnpu_discovery::nvidia::{Nvidia, NvidiaOptions};
-use vnpu_discovery::{Backend, DiscoveryError};
+use vnpu_discovery::ascend::Ascend;
+use vnpu_discovery::nvidia::Nvidia;
+use vnpu_discovery::{Backend, DiscoveryError, Host};
 use vnpu_driver::hardware::Inventory;
 
 /// Where the vendors' libraries and files are.
@@ -47,22 +47,15 @@ pub(crate) struct Looked {
 
 /// Asks all vendors' libraries.
 pub(crate) fn look(arguments: &VendorArguments, dev_root: &Path) -> Looked {
-    let driver_root = &arguments.driver_root;
-    let mut looked = Looked::default();
-    let ascend = Ascend::new(AscendOptions {
+    let host = Host {
         dcmi_library: arguments.dcmi_library.clone(),
-        driver_root: driver_root.clone(),
-        dev_root: dev_root.to_owned(),
-        ..AscendOptions::default()
-    });
-    looked.ask(("Ascend", "davinci"), ascend, Ascend::library, arguments.dcmi_library.is_some());
-    let nvidia = Nvidia::new(NvidiaOptions {
         nvml_library: arguments.nvml_library.clone(),
-        driver_root: driver_root.clone(),
+        driver_root: arguments.driver_root.clone(),
         dev_root: dev_root.to_owned(),
-        ..NvidiaOptions::default()
-    });
-    looked.ask(("NVIDIA", "nvidia"), nvidia, Nvidia::library, arguments.nvml_library.is_some());
+    };
+    let mut looked = Looked::default();
+    looked.ask(("Ascend", "davinci"), host.ascend(), Ascend::library, host.dcmi_library.is_some());
+    looked.ask(("NVIDIA", "nvidia"), host.nvidia(), Nvidia::library, host.nvml_library.is_some());
     looked
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vnpu_driver::hardware::{Chip, Health, PciAddress, Traits};
+use vnpu_driver::hardware::{Chip, Fault, Health, PciAddress, Traits};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
 
@@ -179,9 +179,21 @@ impl<D: Dcmi> Look<'_, D> {
                 let codes = self
                     .ask("dcmi_get_device_errorcode_v2", |d: &D| d.error_codes(self.slot))
                     .unwrap_or_default();
-                let codes: Vec<String> = codes.iter().map(|code| format!("0x{code:08X}")).collect();
-                let codes = if codes.is_empty() { "none told".to_owned() } else { codes.join(", ") };
-                Health::Unhealthy(format!("alarm level {level}, error codes: {codes}"))
+                let alarm = format!("alarm-{level}");
+                let mut faults: Vec<Fault> = codes
+                    .iter()
+                    .map(|code| Fault {
+                        codes: vec![format!("0x{code:08x}"), alarm.clone()],
+                        message: format!("alarm level {level}, error code 0x{code:08X}"),
+                    })
+                    .collect();
+                if faults.is_empty() {
+                    faults
+                        .push(Fault::new(&alarm, format!("alarm level {level}, and no error code is told")));
+                }
+                // In whatever order the library tells them.
+                faults.sort();
+                Health::Unhealthy(faults)
             }
             Err(unanswered) => Health::Unknown(unanswered.message()),
         }

@@ -368,7 +368,9 @@ impl<'a> Look<'a> {
             Ok(text) if healthy.contains(&text) => Health::Healthy,
             Ok(text) => {
                 let clean = text.chars().filter(|c| !c.is_control()).take(LONGEST_HEALTH);
-                Health::Unhealthy(clean.collect())
+                let words: String = clean.collect();
+                let code = words.split_whitespace().next().unwrap_or_default().to_lowercase();
+                Health::fault(&code, words)
             }
             Err(mute) => Health::Unknown(mute.message(file)),
         }

@@ -336,8 +336,8 @@ fn health_is_what_the_files_say_at_every_look() {
     node.put("all", &format!("fan \u{7}stopped {}\n", "!".repeat(400)));
     node.put("own", "ok\n");
     let now = healths();
-    assert_eq!(now[0], Health::Unhealthy(format!("fan stopped {}", "!".repeat(244))));
-    assert_eq!(now[1], Health::Unhealthy("ok".to_owned()));
+    assert_eq!(now[0], Health::fault("fan", format!("fan stopped {}", "!".repeat(244))));
+    assert_eq!(now[1], Health::fault("ok", "ok"));
     node.put("all", "\n");
     fs::write(node.path("own"), [0xff, 0xfe]).unwrap();
     let now = healths();

@@ -63,7 +63,7 @@ impl Unanswered {
     pub(super) fn health(self) -> Health {
         match self.why {
             Why::Refused(Refusal::Code(code::GPU_IS_LOST | code::RESET_REQUIRED)) => {
-                Health::Unhealthy(self.message())
+                Health::fault(&self.reason().replace('_', "-"), self.message())
             }
             _ => Health::Unknown(self.message()),
         }

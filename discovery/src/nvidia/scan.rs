@@ -198,9 +198,9 @@ impl Pass<'_> {
             pcie_root: pci.and_then(|address| sysfs::pcie_root(self.sys_root, address)),
             health: match trouble {
                 Some(unanswered) => unanswered.health(),
-                None if failed => Health::Unhealthy(
-                    "rows of its memory failed and could not be replaced: the GPU is to be exchanged"
-                        .to_owned(),
+                None if failed => Health::fault(
+                    "row-remap-failed",
+                    "rows of its memory failed and could not be replaced: the GPU is to be exchanged",
                 ),
                 None => Health::Healthy,
             },

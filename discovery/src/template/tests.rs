@@ -102,7 +102,7 @@ fn a_card_that_cannot_be_used_is_named_and_one_that_was_seen_stays() {
     assert_eq!(reasons(&inventory), ["vendor_call_failed", "zero_memory"]);
     assert_eq!(inventory.chips[0].uuid, before.chips[0].uuid);
     assert!(matches!(&inventory.chips[0].health, Health::Unknown(why) if why.contains("acme_serial")));
-    assert_eq!(inventory.chips[1].health, Health::Unhealthy("error 7".to_owned()));
+    assert_eq!(inventory.chips[1].health, Health::fault("error-7", "error 7"));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn devices_given_whole_have_no_attached_condition() {
 
 #[test]
 fn a_sick_chip_is_not_ready() {
-    let sick = |_: &DeviceUuid| Health::Unhealthy("HBM".repeat(1000));
+    let sick = |_: &DeviceUuid| Health::fault("hbm", "HBM".repeat(1000));
     let statuses = device_statuses(&plan(&["a chip-0-0 4Gi 10"]), |_| Attachment::Unknown, sick);
     let ready = &statuses[0].conditions[0];
     assert_eq!((ready.status, ready.reason), (Truth::False, "Unhealthy"));

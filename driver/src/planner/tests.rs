@@ -441,13 +441,21 @@ fn an_allocated_chip_that_vanished_stays_tainted_and_its_mate_is_usable() {
 
 #[test]
 fn a_sick_die_taints_its_module_and_not_its_mate() {
-    let mut inventory = dual(1);
-    inventory.chips[0].health = Health::Unhealthy("HBM".to_owned());
-    let around = Around { sick: sick_chips(&inventory), ..Around::default() };
-    let plan = around.plan(&inventory);
-    let tainted: Vec<String> =
-        plan.devices().filter(|d| !d.taints.is_empty()).map(|d| d.name.to_string()).collect();
-    assert_eq!(tainted, ["module-0", "chip-0-0"]);
+    let tainted = |sick: &[(u32, TaintEffect)]| -> Vec<String> {
+        let sick = sick.iter().map(|(die, effect)| (DeviceName::Chip { card: 0, die: *die }, *effect));
+        let plan = Around { sick: sick.collect(), ..Around::default() }.plan(&dual(1));
+        let taints = plan.devices().flat_map(|d| d.taints.iter().map(move |taint| (d, taint)));
+        taints.map(|(d, taint)| format!("{} {} {}", d.name, taint.value, taint.effect.as_str())).collect()
+    };
+    assert_eq!(
+        tainted(&[(0, TaintEffect::NoSchedule)]),
+        ["module-0 unhealthy NoSchedule", "chip-0-0 unhealthy NoSchedule"]
+    );
+    // Of a module the worse die counts.
+    assert_eq!(
+        tainted(&[(0, TaintEffect::NoSchedule), (1, TaintEffect::NoExecute)]),
+        ["module-0 unhealthy NoExecute", "chip-0-0 unhealthy NoSchedule", "chip-0-1 unhealthy NoExecute"]
+    );
 }
 
 #[test]

@@ -277,7 +277,7 @@ fn what_is_not_on_this_node_is_refused() {
 #[test]
 fn sickness_is_no_reason_to_refuse() {
     let mut sick = dual(1);
-    sick.chips[0].health = crate::hardware::Health::Unhealthy("HBM".to_owned());
+    sick.chips[0].health = crate::hardware::Health::fault("hbm", "HBM");
     assert_eq!(reason(plan_on(&sick, &claim(&uid(1), &["a module-0"]), &[])), "prepared");
 }
 

@@ -155,7 +155,7 @@ impl Fleet {
             labels: &NodeLabels { leaf: self.leaf(index), superpod: self.superpod(index) },
             in_use: &BTreeSet::new(),
             vanished: &[],
-            sick: &BTreeSet::new(),
+            sick: &BTreeMap::new(),
             order: &BTreeMap::new(),
         })?;
         Ok(resource_slices(&plan, owner, 1))

@@ -12,7 +12,12 @@ fn pool(name: &str) -> PoolName {
 
 /// Both vendors, of which nothing is known.
 fn pending() -> Inventories {
-    let part = |vendor, name| Part { pool: pool(name), look: Look::Pending, served: nothing(vendor) };
+    let part = |vendor, name| Part {
+        pool: pool(name),
+        look: Look::Pending,
+        served: nothing(vendor),
+        taints: BTreeMap::new(),
+    };
     Inventories { parts: vec![part(Vendor::Ascend, A), part(Vendor::Nvidia, N)] }
 }
 

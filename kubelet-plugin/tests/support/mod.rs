@@ -17,12 +17,14 @@ use vnpu_driver::hardware::{
     Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessError, ProcessMemory,
     ProcessView, Traits, Vendor, VendorEdits,
 };
+use vnpu_driver::health::HealthPolicy;
 use vnpu_driver::id::{DeviceUuid, NodeName};
 use vnpu_driver::quantity::Bytes;
 use vnpu_kubelet_plugin::audit::Audits;
 use vnpu_kubelet_plugin::checkpoint::{Repairs, Store};
 use vnpu_kubelet_plugin::events::Events;
 use vnpu_kubelet_plugin::hardware::{Inventories, Look, Seen};
+use vnpu_kubelet_plugin::health::HealthJudge;
 use vnpu_kubelet_plugin::keyed::KeyedLocks;
 use vnpu_kubelet_plugin::live::Live;
 use vnpu_kubelet_plugin::materials::Materials;
@@ -169,6 +171,8 @@ pub struct Bench {
     pub hardware: Arc<FakeHardware>,
     /// Of another vendor, if there is one.
     pub gpus: Option<Arc<FakeHardware>>,
+    /// What the chips' health amounts to; a plugin that starts anew has another.
+    pub health: Arc<HealthJudge>,
 }
 
 impl Bench {
@@ -193,6 +197,7 @@ impl Bench {
             api: FakeApi::new(),
             hardware: FakeHardware::modules(modules),
             gpus: None,
+            health: Arc::new(HealthJudge::new(HealthPolicy::default())),
         }
     }
 
@@ -228,7 +233,7 @@ impl Bench {
         let found = |seen: Inventories, source: &Source| {
             seen.with(&source.pool, Look::Seen(source.backend.discover().unwrap()))
         };
-        Arc::new(vendors.iter().fold(Inventories::pending(&vendors), found))
+        Arc::new(self.health.judged(&vendors.iter().fold(Inventories::pending(&vendors), found)))
     }
 
     /// What is known before the first look.
@@ -255,6 +260,7 @@ impl Bench {
             events: Events::new(name, Arc::clone(&client), tasks.clone()),
             client,
             seen,
+            health: Arc::clone(&self.health),
             metrics: Metrics::register(&mut Default::default()),
             audits: Audits::default(),
             live: Live::default(),

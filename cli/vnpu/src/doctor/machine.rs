@@ -94,11 +94,9 @@ fn chips(arguments: &DoctorArguments, found: &Found, report: &mut Report) {
     });
     report.add_with("chips", Status::Ok, format!("{}{dies}", chips.len()), None, lines.collect());
     for chip in &chips {
-        match &chip.health {
-            Health::Healthy => (),
-            Health::Unhealthy(why) | Health::Unknown(why) => {
-                report.add("chips", Status::Warn, format!("{} is not healthy: {why}", chip.name()), None);
-            }
+        if chip.health != Health::Healthy {
+            let told = format!("{} is not healthy: {}", chip.name(), chip.health);
+            report.add("chips", Status::Warn, told, None);
         }
         let node = arguments.dev_root.join(format!("{}{}", found.node, chip.phys_id));
         if let Err(problem) = may_use(&node) {

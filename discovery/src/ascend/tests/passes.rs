@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use vnpu_driver::hardware::{Health, Inventory, MultiDiePolicy};
+use vnpu_driver::hardware::{Fault, Health, Inventory, MultiDiePolicy};
 use vnpu_driver::quantity::Bytes;
 
 use super::fake::{Fake, die_of, slot};
@@ -177,7 +177,10 @@ fn a_sick_die_is_reported_with_its_codes() {
     let inventory = node.scan();
     assert_eq!(
         inventory.chips[1].health,
-        Health::Unhealthy("alarm level 3, error codes: 0x80E01801".to_owned())
+        Health::Unhealthy(vec![Fault {
+            codes: vec!["0x80e01801".to_owned(), "alarm-3".to_owned()],
+            message: "alarm level 3, error code 0x80E01801".to_owned(),
+        }])
     );
     assert_eq!(inventory.chips[0].health, Health::Healthy);
 }

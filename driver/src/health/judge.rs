@@ -1,0 +1,167 @@
+//! A chip's health over time. Faults count at once, and are forgotten slowly.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::policy::{Action, HealthPolicy};
+use crate::hardware::{Health, Inventory};
+use crate::id::DeviceUuid;
+use crate::slices::TaintEffect;
+
+/// A chip that was well for so long has no history.
+const FORGIVEN: Duration = Duration::from_secs(3600);
+/// The most that falling sick again and again multiplies the time of recovery by.
+const MOST: u32 = 32;
+
+/// What counts for a chip now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its health as published and told: still unhealthy, by the same faults, while it recovers.
+    pub health: Health,
+    /// The taint that it has; `None` when it has none. A chip of unknown health may have one.
+    pub taint: Option<TaintEffect>,
+}
+
+/// What is remembered of one chip. Times are spans since one fixed moment, and never go back.
+#[derive(Debug, Clone)]
+struct Case {
+    /// What the newest look said, without what is ignored.
+    now: Health,
+    /// What that means.
+    action: Action,
+    /// Since when it is so: healthy, unhealthy (whatever the fault), or unknown.
+    since: Duration,
+    /// The taint, and why.
+    tainted: Option<(TaintEffect, Health)>,
+    /// How often the taint was lifted, and when last.
+    lifted: (u32, Duration),
+}
+
+/// Judges the chips of one node. Cheap to ask again: the same looks at the same times give the same.
+#[derive(Debug)]
+pub struct Judge {
+    policy: HealthPolicy,
+    cases: BTreeMap<DeviceUuid, Case>,
+    /// When it judged last.
+    judged: Duration,
+}
+
+impl Judge {
+    /// No chip is known.
+    pub const fn new(policy: HealthPolicy) -> Self {
+        Self { policy, cases: BTreeMap::new(), judged: Duration::ZERO }
+    }
+
+    /// A chip was tainted before this process began: it has to be well for a while first, and a fault that is there now
+    /// counts from now.
+    pub fn remember(&mut self, now: Duration, uuid: &DeviceUuid, effect: TaintEffect) {
+        let case = self.cases.entry(uuid.clone()).or_insert_with(|| Case {
+            now: Health::Healthy,
+            action: Action::Ignore,
+            since: now,
+            tainted: None,
+            lifted: (0, Duration::ZERO),
+        });
+        if case.lifted.0 == 0 {
+            let before = || Health::fault("before", "it was unhealthy before the node plugin started anew");
+            let (now, why) = case.tainted.take().unwrap_or_else(|| (effect, before()));
+            case.tainted = Some((now.max(effect), why));
+        }
+    }
+
+    /// Takes a look at a vendor's chips in, and brings its chips' health to what counts. `now` never goes back. What is
+    /// known of chips that are not in it stays.
+    pub fn judge(&mut self, now: Duration, inventory: &mut Inventory) -> BTreeMap<DeviceUuid, TaintEffect> {
+        let vendor = inventory.vendor;
+        self.judged = now;
+        let mut taints = BTreeMap::new();
+        for chip in &mut inventory.chips {
+            let (health, action) = self.policy.weigh(vendor, &chip.health);
+            let verdict = self.one(now, &chip.uuid, health, action);
+            if let Some(effect) = verdict.taint {
+                taints.insert(chip.uuid.clone(), effect);
+            }
+            chip.health = verdict.health;
+        }
+        taints
+    }
+
+    fn one(&mut self, now: Duration, uuid: &DeviceUuid, health: Health, action: Action) -> Verdict {
+        let fresh =
+            || Case { now: health.clone(), action, since: now, tainted: None, lifted: (0, Duration::ZERO) };
+        let case = self.cases.entry(uuid.clone()).or_insert_with(fresh);
+        if std::mem::discriminant(&case.now) != std::mem::discriminant(&health) {
+            case.since = now;
+        }
+        (case.now, case.action) = (health, action);
+        case.settle(now, &self.policy);
+        case.verdict()
+    }
+
+    /// When a verdict may change although the hardware stays as it is; `None` when none will.
+    pub fn next(&self) -> Option<Duration> {
+        // A chip that is gone is not judged when its time comes.
+        self.cases
+            .values()
+            .filter_map(|case| case.next(&self.policy))
+            .filter(|next| *next > self.judged)
+            .min()
+    }
+}
+
+impl Case {
+    fn recovery(&self, now: Duration, policy: &HealthPolicy) -> Duration {
+        let (times, last) = self.lifted;
+        let times = if now.saturating_sub(last) > FORGIVEN { 0 } else { times };
+        policy.recovery.saturating_mul(2_u32.saturating_pow(times).min(MOST))
+    }
+
+    fn settle(&mut self, now: Duration, policy: &HealthPolicy) {
+        let lasted = now.saturating_sub(self.since);
+        match &self.now {
+            Health::Unhealthy(_) => {
+                let evict = self.action == Action::Evict && lasted >= policy.eviction;
+                let effect = if evict { TaintEffect::NoExecute } else { TaintEffect::NoSchedule };
+                // What pods were evicted for keeps others away as strongly until it is over.
+                let before = self.tainted.take().map(|(effect, _)| effect);
+                let strongest =
+                    if before == Some(TaintEffect::NoExecute) { TaintEffect::NoExecute } else { effect };
+                self.tainted = Some((strongest, self.now.clone()));
+            }
+            Health::Unknown(_) => {
+                if self.tainted.is_none() && policy.unknown.is_some_and(|patience| lasted >= patience) {
+                    self.tainted = Some((TaintEffect::NoSchedule, self.now.clone()));
+                }
+            }
+            Health::Healthy => {
+                if self.tainted.is_some() && lasted >= self.recovery(now, policy) {
+                    self.tainted = None;
+                    let times = if now.saturating_sub(self.lifted.1) > FORGIVEN { 0 } else { self.lifted.0 };
+                    self.lifted = (times.saturating_add(1), now);
+                }
+            }
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match &self.tainted {
+            Some((effect, why)) => Verdict { health: why.clone(), taint: Some(*effect) },
+            None => Verdict { health: self.now.clone(), taint: None },
+        }
+    }
+
+    fn next(&self, policy: &HealthPolicy) -> Option<Duration> {
+        let after = match (&self.now, &self.tainted) {
+            (Health::Healthy, Some(_)) => self.recovery(self.since, policy),
+            (Health::Unhealthy(_), Some((TaintEffect::NoSchedule, _))) if self.action == Action::Evict => {
+                policy.eviction
+            }
+            (Health::Unknown(_), None) => policy.unknown?,
+            _ => return None,
+        };
+        Some(self.since.saturating_add(after))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixtures::{dual, gpu, gpus};
+use crate::hardware::{Fault, Vendor};
+use crate::health::HealthRule;
+
+/// One chip's life in seconds.
+struct Life {
+    judge: Judge,
+    inventory: Inventory,
+    now: u64,
+}
+
+impl Life {
+    fn of(policy: HealthPolicy) -> Self {
+        Self { judge: Judge::new(policy), inventory: dual(1), now: 1000 }
+    }
+
+    fn gpu(policy: HealthPolicy) -> Self {
+        Self { inventory: gpus(vec![gpu(0)]), ..Self::of(policy) }
+    }
+
+    /// So many seconds later, a look: the taint, and the health that counts.
+    fn look(&mut self, after: u64, health: &Health) -> (Option<TaintEffect>, Health) {
+        self.now += after;
+        let mut inventory = self.inventory.clone();
+        inventory.chips[0].health = health.clone();
+        let taints = self.judge.judge(Duration::from_secs(self.now), &mut inventory);
+        let chip = &inventory.chips[0];
+        assert!(inventory.chips[1..].iter().all(|other| !taints.contains_key(&other.uuid)));
+        (taints.get(&chip.uuid).copied(), chip.health.clone())
+    }
+
+    fn taint(&mut self, after: u64, health: &Health) -> Option<TaintEffect> {
+        self.look(after, health).0
+    }
+
+    fn next(&self) -> Option<u64> {
+        self.judge.next().map(|next| next.as_secs() - self.now)
+    }
+}
+
+fn sick() -> Health {
+    Health::fault("alarm-3", "HBM")
+}
+
+fn evicting() -> HealthPolicy {
+    let rule = HealthRule { vendor: None, codes: vec!["ALARM-*".to_owned()], action: Action::Evict };
+    HealthPolicy { rules: vec![rule], ..HealthPolicy::default() }
+}
+
+const SCHEDULED_NO_MORE: Option<TaintEffect> = Some(TaintEffect::NoSchedule);
+const EVICTED: Option<TaintEffect> = Some(TaintEffect::NoExecute);
+
+#[test]
+fn a_fault_counts_at_once_and_is_forgotten_slowly() {
+    let mut life = Life::of(HealthPolicy::default());
+    assert_eq!(life.look(0, &Health::Healthy), (None, Health::Healthy));
+    assert_eq!(life.next(), None);
+    assert_eq!(life.look(5, &sick()), (SCHEDULED_NO_MORE, sick()));
+    assert_eq!(life.next(), None, "it stays as long as it is sick");
+    assert_eq!(life.look(600, &Health::Healthy), (SCHEDULED_NO_MORE, sick()));
+    assert_eq!(life.next(), Some(60));
+    assert_eq!(life.taint(59, &Health::Healthy), SCHEDULED_NO_MORE);
+    assert_eq!(life.look(1, &Health::Healthy), (None, Health::Healthy));
+}
+
+#[test]
+fn each_relapse_doubles_the_time_and_an_hour_forgives() {
+    let mut life = Life::of(HealthPolicy::default());
+    for recovery in [60, 120, 240, 480, 960, 1920, 1920, 1920] {
+        life.taint(1, &sick());
+        assert_eq!(life.taint(1, &Health::Healthy), SCHEDULED_NO_MORE);
+        assert_eq!(life.next(), Some(recovery));
+        assert_eq!(life.taint(recovery - 1, &Health::Healthy), SCHEDULED_NO_MORE);
+        assert_eq!(life.taint(1, &Health::Healthy), None);
+    }
+    life.taint(3601, &sick());
+    life.taint(1, &Health::Healthy);
+    assert_eq!(life.next(), Some(60));
+}
+
+#[test]
+fn pods_are_evicted_only_for_what_lasts_and_what_the_table_says() {
+    let mut life = Life::of(evicting());
+    assert_eq!(life.taint(0, &sick()), SCHEDULED_NO_MORE);
+    assert_eq!(life.next(), Some(30));
+    assert_eq!(life.taint(29, &sick()), SCHEDULED_NO_MORE);
+    assert_eq!(life.taint(1, &sick()), EVICTED);
+    assert_eq!(life.next(), None);
+    // Until it is over it stays as strong, and also if it is another fault meanwhile.
+    assert_eq!(life.taint(1, &Health::fault("fan", "slow")), EVICTED);
+    assert_eq!(life.taint(1, &Health::Healthy), EVICTED);
+    assert_eq!(life.taint(60, &Health::Healthy), None);
+
+    let mut life = Life::of(HealthPolicy::default());
+    life.taint(0, &sick());
+    assert_eq!(life.taint(100_000, &sick()), SCHEDULED_NO_MORE);
+}
+
+#[test]
+fn a_chip_that_flaps_is_tainted_once_and_evicts_nobody() {
+    let mut life = Life::of(evicting());
+    life.taint(0, &Health::Healthy);
+    let mut told = Vec::new();
+    for second in 0..600 {
+        let health = if second % 2 == 0 { sick() } else { Health::Healthy };
+        told.push(life.look(1, &health));
+    }
+    told.dedup();
+    assert_eq!(told, [(SCHEDULED_NO_MORE, sick())]);
+    assert_eq!(life.taint(59, &Health::Healthy), SCHEDULED_NO_MORE);
+    assert_eq!(life.taint(1, &Health::Healthy), None);
+}
+
+#[test]
+fn what_is_unknown_for_long_gets_no_new_claims() {
+    let unknown = Health::Unknown("hangs".to_owned());
+    let mut life = Life::of(HealthPolicy::default());
+    assert_eq!(life.look(0, &unknown), (None, unknown.clone()));
+    assert_eq!(life.next(), Some(60));
+    assert_eq!(life.taint(59, &unknown), None);
+    assert_eq!(life.look(1, &unknown), (SCHEDULED_NO_MORE, unknown.clone()));
+    // A sick one whose health cannot be told is no better.
+    life.taint(1, &sick());
+    assert_eq!(life.look(1, &unknown), (SCHEDULED_NO_MORE, sick()));
+    life.taint(600, &Health::Healthy);
+    assert_eq!(life.taint(30, &unknown), SCHEDULED_NO_MORE);
+    life.taint(1, &Health::Healthy);
+    assert_eq!(life.taint(59, &Health::Healthy), SCHEDULED_NO_MORE, "the time counts from the last doubt");
+    assert_eq!(life.taint(1, &Health::Healthy), None);
+
+    let mut patient = Life::of(HealthPolicy { unknown: None, ..HealthPolicy::default() });
+    patient.taint(0, &unknown);
+    assert_eq!((patient.taint(100_000, &unknown), patient.next()), (None, None));
+}
+
+#[test]
+fn a_process_that_begins_anew_goes_on_with_the_taints_that_are_there() {
+    let mut life = Life::of(evicting());
+    let uuid = life.inventory.chips[0].uuid.clone();
+    life.judge.remember(Duration::from_secs(1000), &uuid, TaintEffect::NoExecute);
+    assert_eq!(life.taint(1, &Health::Healthy), EVICTED);
+    assert_eq!(life.taint(58, &Health::Healthy), EVICTED);
+    assert_eq!(life.taint(1, &Health::Healthy), None);
+}
+
+#[test]
+fn the_table_goes_by_codes_the_administrators_rules_first() {
+    let known = |codes: &[&str]| Fault {
+        codes: codes.iter().map(|c| (*c).to_owned()).collect(),
+        message: String::new(),
+    };
+    let rule = |vendor, code: &str, action| HealthRule { vendor, codes: vec![code.to_owned()], action };
+    let none = HealthPolicy::default();
+    assert_eq!(none.action(Vendor::Ascend, &known(&["0x80e01801", "alarm-1"])), Action::Ignore);
+    assert_eq!(none.action(Vendor::Ascend, &known(&["0x80e01801", "alarm-3"])), Action::NoSchedule);
+    assert_eq!(none.action(Vendor::Nvidia, &known(&["xid-13"])), Action::Ignore);
+    assert_eq!(none.action(Vendor::Nvidia, &known(&["xid-130"])), Action::NoSchedule);
+    assert_eq!(none.action(Vendor::Ascend, &known(&["xid-13"])), Action::NoSchedule);
+    assert_eq!(none.action(Vendor::Nvidia, &known(&[])), Action::NoSchedule);
+    let rules = vec![
+        rule(None, "0x80E01801", Action::Evict),
+        rule(Some(Vendor::Nvidia), "xid-*", Action::NoSchedule),
+        rule(None, "xid-13", Action::Evict),
+        rule(None, "*", Action::Ignore),
+    ];
+    let own = HealthPolicy { rules, ..HealthPolicy::default() };
+    assert_eq!(own.action(Vendor::Ascend, &known(&["0x80e01801", "alarm-1"])), Action::Evict);
+    assert_eq!(own.action(Vendor::Nvidia, &known(&["xid-13"])), Action::NoSchedule);
+    assert_eq!(own.action(Vendor::Ascend, &known(&["XID-13"])), Action::Evict);
+    assert_eq!(own.action(Vendor::Ascend, &known(&["alarm-3"])), Action::Ignore);
+}
+
+#[test]
+fn faults_that_are_ignored_are_not_told_and_the_strongest_counts() {
+    let mut life = Life::gpu(evicting());
+    let user = Fault::new("xid-13", "a program's error");
+    assert_eq!(life.look(0, &Health::Unhealthy(vec![user.clone()])), (None, Health::Healthy));
+    let both = Health::Unhealthy(vec![user, Fault::new("alarm-3", "HBM")]);
+    assert_eq!(life.look(1, &both), (SCHEDULED_NO_MORE, sick()));
+    assert_eq!(life.taint(30, &both), EVICTED);
+}
+
+proptest! {
+    /// Whatever a chip does: what was published last is what a look later says, nothing is lifted early, and asking when
+    /// something may change without a look never names a time at which nothing does.
+    #[test]
+    fn a_taint_is_there_with_every_fault_and_lifted_only_by_health(
+        looks in proptest::collection::vec((0_u64..100, 0_u8..4), 1..200)
+    ) {
+        let mut life = Life::of(evicting());
+        let mut well_since = None;
+        let mut tainted = None;
+        for (after, what) in looks {
+            let health = match what {
+                0 => sick(),
+                1 => Health::Unknown("hangs".to_owned()),
+                _ => Health::Healthy,
+            };
+            let (taint, told) = life.look(after, &health);
+            prop_assert_eq!(matches!(told, Health::Healthy), taint.is_none() && health == Health::Healthy);
+            if health == Health::Healthy {
+                let since = *well_since.get_or_insert(life.now);
+                prop_assert!(taint.is_some() || tainted.is_none() || life.now - since >= 60);
+            } else {
+                well_since = None;
+                prop_assert!(matches!(health, Health::Unknown(_)) || taint.is_some());
+                prop_assert!(tainted.is_none() || taint.is_some());
+            }
+            tainted = taint;
+            if let Some(next) = life.judge.next() {
+                prop_assert!(next > Duration::from_secs(life.now), "asked again at once, for ever");
+                let before = life.look(0, &health);
+                let then = next.as_secs() - life.now;
+                let changed = life.look(then, &health);
+                tainted = changed.0;
+                prop_assert_ne!(before, changed);
+            }
+        }
+    }
+}
