@@ -254,13 +254,13 @@ async fn claims_and_pods_are_told_once_also_by_a_plugin_that_starts_anew() {
     let sick_words = "chip VDIE-1-0 is unhealthy: HBM error";
     assert_eq!(ready(&bench, 1), format!("False {sick_words}"));
     assert!(ready(&bench, 2).starts_with("True "), "{}", ready(&bench, 2));
-    let first = format!("Pod Warning DeviceUnhealthy: chip-1-0 of node-1/ascend: {sick_words}");
-    assert_eq!(told(&bench), [first.clone()]);
+    let first = [format!("Pod Warning DeviceUnhealthy: chip-1-0 of node-1/ascend: {sick_words}")];
+    assert_eq!(told(&bench), first);
     drop(plugin);
 
     let plugin = Plugin::start(&mut bench).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(told(&bench), [first.clone()]);
+    assert_eq!(told(&bench), first);
     drop(plugin);
     // Well while nobody looked: the next plugin says so, in its time.
     set(&bench, 2, &Health::Healthy);
