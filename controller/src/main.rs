@@ -8,9 +8,11 @@ use vnpu_controller::config::{Args, Settings};
 use vnpu_controller::run;
 use vnpu_daemon::BAD_CONFIGURATION;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[allow(clippy::print_stderr)] // what the command line is for
 fn main() -> ExitCode {
-    vnpu_daemon::few_heaps();
     let prepared = Settings::from_args(Args::parse()).and_then(|settings| {
         let level = vnpu_telemetry::init_logging(settings.log_format, &settings.args.log)?;
         Ok((settings, level))

@@ -22,6 +22,9 @@ use fixtures::*;
 use vnpu_placement::demand::{ClaimSpec, PodDemand};
 use vnpu_placement::{Change, Outcome, Planner};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const NODES: usize = 5000;
 const PODS: usize = 64;
 /// Batches that lie in the cluster beside the fixed load.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use vnpu_e2e_stack::{Fault, Instance, Machine, MachineNode, Mig};
 use crate::case::Case;
 use crate::context::Context;
 use crate::images;
-use crate::plugins::{Altered, Simulated};
+use crate::plugins::{Altered, Simulated, set_argument};
 use crate::pods::{GIB, Said, Sleeper, WITHIN, number, run, sh};
 use crate::simulated::{self, PATIENCE, by_name, claim, text};
 
@@ -35,6 +37,11 @@ pub(crate) const CASES: &[Case] = &[
         name: "kinds/partitions",
         about: "a GPU under MIG is published as its instances, and a pod gets one, with its capabilities' nodes",
         run: partitions,
+    },
+    Case {
+        name: "kinds/described_by_a_file",
+        about: "hardware that no library tells of is published, given out by the class of the docs, and tainted by its file",
+        run: described_by_a_file,
     },
     Case {
         name: "kinds/gpu_share_is_exact",
@@ -292,6 +299,95 @@ fn partitions(context: &mut Context) -> Result<()> {
     context.kubectl(&["delete", "pod", "first", "--timeout=60s"])?;
     context.kubectl(&["delete", "resourceclaim", "first", "--timeout=60s"])?;
     context.wait_pod("third", "Running", PATIENCE)?;
+    simulated::clear(context, &node)
+}
+
+/// Two devices of a vendor without a library, and the plugin that is told of them.
+fn describe<'a>(context: &'a Context, node: &'a MachineNode) -> Result<(Altered<'a>, PathBuf)> {
+    let (file, health) = (node.handle.root.join("acme.yaml"), node.handle.root.join("acme-health"));
+    for number in 0..2 {
+        let path = node.handle.dev_root.join(format!("acme{number}"));
+        let made = Command::new("mknod").arg(&path).args(["c", "1", "3"]).status()?;
+        ensure!(made.success(), "no device node {}", path.display());
+    }
+    fs::write(&health, "ok\n")?;
+    let description = format!(
+        "apiVersion: vnpu.dev/v1alpha1\nkind: GenericDevices\nvendor: acme\nmodel: A10\nmemory: 32Gi\ndevices:\n\
+         - {{card: 0, uuid: ACME-0, nodes: [acme0], health: {{file: {}}}}}\n\
+         - {{card: 1, uuid: ACME-1, nodes: [acme1]}}\n",
+        health.display()
+    );
+    fs::write(&file, description)?;
+    let plugin = Altered::of(context, node)?;
+    plugin.restart(|spec| set_argument(spec, "--generic-devices", &format!("acme={}", file.display())))?;
+    wait_published(context, &node.handle.name, "acme", &["chip-0-0", "chip-1-0"])?;
+    Ok((plugin, health))
+}
+
+/// The class that the docs show, for as long as it lives.
+struct Class<'a>(&'a Context);
+
+impl<'a> Class<'a> {
+    fn of_the_docs(context: &'a Context) -> Result<Self> {
+        let page = fs::read_to_string(context.artefacts.repository.join("docs/adding-a-vendor.md"))?;
+        let blocks = page.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+        let class = blocks
+            .into_iter()
+            .find(|block| block.contains("kind: DeviceClass"))
+            .context("no class in the docs")?;
+        context.cluster.apply(class)?;
+        Ok(Self(context))
+    }
+}
+
+impl Drop for Class<'_> {
+    fn drop(&mut self) {
+        drop(self.0.cluster.kubectl(&["delete", "deviceclass", "acme.example.com"]));
+    }
+}
+
+fn described_by_a_file(context: &mut Context) -> Result<()> {
+    let node = Simulated::start(context, "described", Machine::ascend_910c(1, 65536))?;
+    let name = node.handle.name.clone();
+    let (_plugin, health) = describe(context, &node)?;
+    wait_published(context, &name, "ascend", &["chip-0-0", "chip-0-1", "module-0"])?;
+    let _class = Class::of_the_docs(context)?;
+    let one = exactly("acme.example.com", &Value::Null);
+    holds(context, &node, "first", &one)?;
+    let (pool, device, _) = result(context, "first")?;
+    ensure!(pool == format!("{name}/acme"), "the device is of {pool}");
+    let (nodes, mounts) = brings(context, &node, "first")?;
+    ensure!(nodes == [format!("/dev/acme{}", number_of(&device))].into(), "{device} brings {nodes:?}");
+    ensure!(
+        mounts.iter().all(|path| !path.contains("ld.so.preload")),
+        "nobody holds programs to shares: {mounts:?}"
+    );
+
+    // By any vendor: the one that is left, then the module's chips.
+    let either = json!({"devices": {"requests": [{"name": "one", "firstAvailable": [
+        {"name": "acme", "deviceClassName": "acme.example.com"},
+        {"name": "npu", "deviceClassName": "npu.vnpu.dev"},
+    ]}]}});
+    for (pod, wanted) in [("second", "one/acme"), ("third", "one/npu")] {
+        holds(context, &node, pod, &either)?;
+        let (_, _, request) = result(context, pod)?;
+        ensure!(request == wanted, "{pod} got {request}");
+    }
+
+    // The first word of the file is the code of what is wrong; `chip-0-0` is somebody's.
+    fs::write(&health, "fan stopped\n")?;
+    let holder = if device == "chip-0-0" { "first" } else { "second" };
+    let told = simulated::wait_event(context, holder, "DeviceUnhealthy", &["chip-0-0", "fan stopped"])?;
+    println!("        {told}");
+    let devices = slices(context, &name, "acme")?;
+    ensure!(devices.iter().any(|s| s.to_string().contains("vnpu.dev/unhealthy")), "no taint: {devices:?}");
+    // A file that cannot be read any more changes nothing of what it said.
+    fs::write(node.handle.root.join("acme.yaml"), "vendor: acme\ndevices: [")?;
+    context.cluster.wait_for("the plugin to name the file", PATIENCE, || {
+        let log = fs::read_to_string(context.cluster.log(&node.handle.plugin()))?;
+        Ok(log.contains("what it said before stays in force"))
+    })?;
+    wait_published(context, &name, "acme", &["chip-0-0", "chip-1-0"])?;
     simulated::clear(context, &node)
 }
 

@@ -26,6 +26,7 @@ mod placement;
 mod refusals;
 mod regions;
 mod resilience;
+mod sickness;
 mod single_die;
 mod slices;
 mod unchanged;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Case> {
         single_die::CASES,
         identity::CASES,
         kinds::CASES,
+        sickness::CASES,
         resilience::CASES,
         handover::CASES,
         enforcement::CASES,

@@ -47,7 +47,7 @@ fn slices_of_the_node_plugin_are_understood() {
         labels: &NodeLabels::default(),
         in_use: &BTreeSet::new(),
         vanished: &[],
-        sick: &BTreeSet::new(),
+        sick: &BTreeMap::new(),
         order: &BTreeMap::new(),
     })
     .unwrap();
