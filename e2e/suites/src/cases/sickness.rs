@@ -164,9 +164,9 @@ fn evicted(context: &mut Context) -> Result<()> {
         share.clone(),
         "/devices/requests/0/exactly",
         "tolerations",
-        json!([{"key": "vnpu.dev/unhealthy", "operator": "Exists"}]),
+        // Without the effect the eviction controller does not heed it.
+        json!([{"key": "vnpu.dev/unhealthy", "operator": "Exists", "effect": "NoExecute"}]),
     );
-    // Two shares lie on one chip, the fuller one first.
     for (name, spec) in [("leaves", &share), ("stays", &tolerant)] {
         start(context, &node, name, spec)?;
         runs(context, name)?;
