@@ -1,9 +1,11 @@
 //! `kubectl vnpu`: the kubectl plugin. Each verb is a module of its own; this file only hands over to them.
 
 mod cluster;
+mod devices;
 mod lint;
 mod nodes;
 mod output;
+mod pool;
 mod why;
 
 #[cfg(test)]
@@ -50,6 +52,11 @@ enum Get {
     /// no devices, and 2 when the cluster cannot be asked.
     #[command(alias = "node")]
     Nodes(nodes::NodesArguments),
+    /// Show what is free in the whole cluster, a line for each kind of device.
+    ///
+    /// Whole modules, whole chips, parts of chips, memory and compute, of all vendors. It is read from ResourceSlices and
+    /// ResourceClaims alone, as `get nodes` is. The exit code is 2 when the cluster cannot be asked.
+    Pool(pool::PoolArguments),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +64,6 @@ fn main() -> ExitCode {
         Verb::Lint(arguments) => lint::lint(&arguments),
         Verb::Why(arguments) => why::why(&arguments),
         Verb::Get(Get::Nodes(arguments)) => nodes::nodes(&arguments),
+        Verb::Get(Get::Pool(arguments)) => pool::pool(&arguments),
     }
 }

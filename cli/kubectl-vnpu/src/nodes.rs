@@ -1,23 +1,18 @@
-//! The verb `get nodes`: what nodes publish and what claims hold of it. Reading is in `read`, the model and its sums in
-//! `model`, and the drawing in `draw` and `detail`.
+//! The verb `get nodes`: what nodes publish and what claims hold of it. Reading and the sums are in `devices`, the drawing
+//! in `draw` and `detail`.
 
 mod detail;
 mod draw;
-mod model;
-mod read;
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
-use kube::Api;
-use kube::api::ListParams;
+use clap::Args;
 use vnpu_driver::DRIVER_NAME;
 
-use crate::cluster::{ABSENT, ClusterArguments, ClusterError, UNREACHABLE, block_on, connect, list};
-use crate::output;
+use crate::cluster::{ABSENT, ClusterArguments, UNREACHABLE, block_on};
+use crate::devices::{self, Node};
+use crate::output::{self, Format};
 use draw::Strokes;
-use model::Node;
 
 /// What `get nodes` is told.
 #[derive(Debug, Args)]
@@ -38,18 +33,9 @@ pub(crate) struct NodesArguments {
     ascii: bool,
 }
 
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// More columns.
-    Wide,
-    /// JSON.
-    Json,
-}
-
 /// Shows the nodes.
 pub(crate) fn nodes(arguments: &NodesArguments) -> ExitCode {
-    let all = match block_on(fetch(&arguments.cluster)) {
+    let all = match block_on(devices::fetch(&arguments.cluster)) {
         Ok(all) => all,
         Err(error) => return output::complain("get nodes", &error, UNREACHABLE),
     };
@@ -78,15 +64,4 @@ pub(crate) fn nodes(arguments: &NodesArguments) -> ExitCode {
     }
     let message = format!("no devices of {DRIVER_NAME} are published for {}", missing.join(", "));
     output::complain("get nodes", &message, ABSENT)
-}
-
-async fn fetch(cluster: &ClusterArguments) -> Result<Vec<Node>, ClusterError> {
-    let (client, _) = connect(cluster).await?;
-    let slices: Api<ResourceSlice> = Api::all(client.clone());
-    let ours = ListParams::default().fields(&format!("spec.driver={DRIVER_NAME}"));
-    let slices = list(&slices, "list resourceslices", ours, Some).await?;
-    let claims: Api<ResourceClaim> = Api::all(client);
-    let claims =
-        list(&claims, "list resourceclaims", ListParams::default(), |claim| read::holder(&claim)).await?;
-    Ok(read::nodes(&slices, &claims))
 }

@@ -3,7 +3,18 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use serde::Serialize;
+use vnpu_driver::quantity::Bytes;
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+}
 
 /// Rows of cells as lines, each column as wide as its widest cell, two spaces between. Ends of lines are trimmed.
 pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
@@ -49,6 +60,25 @@ pub(crate) fn complain(verb: &str, error: &dyn std::fmt::Display, code: u8) -> E
 /// What an API object's text may bring onto a terminal: no control characters.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A name that may not be known.
+pub(crate) fn or_none(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { clean(text) }
+}
+
+/// `3/8`; `-` where there is none at all.
+pub(crate) fn ratio(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{part}/{whole}") }
+}
+
+/// `24/64Gi`: both in the larger one's unit where it divides both.
+pub(crate) fn memory(part: u64, whole: u64) -> String {
+    const GIB: u64 = Bytes::GIB.0;
+    if part.is_multiple_of(GIB) && whole.is_multiple_of(GIB) {
+        return format!("{}/{}Gi", part / GIB, whole / GIB);
+    }
+    format!("{}/{}", Bytes(part), Bytes(whole))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `kubectl vnpu why` and `kubectl vnpu get nodes` as programs, against an API server that answers from fixtures.
+//! `kubectl vnpu why` and `kubectl vnpu get` as programs, against an API server that answers from fixtures.
 
 // A test may panic; clippy knows that of test functions, not of what they call.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
@@ -70,6 +70,26 @@ fn nodes_are_shown_without_the_controller() {
             format!("{CLAIMS}?&limit=500&continue=more"),
         ]
     );
+}
+
+#[test]
+fn the_pool_is_shown_without_the_controller() {
+    let server = with_nodes();
+    let seen = kubectl_vnpu(&server, &["get", "pool"]);
+    assert_eq!((seen.err.as_str(), seen.code), ("", 0));
+    insta::assert_snapshot!(seen.out);
+    let seen = kubectl_vnpu(&with_nodes(), &["get", "pool", "-o", "json"]);
+    let value: Value = serde_json::from_str(&seen.out).unwrap();
+    assert_eq!(value["kinds"][0]["model"], "910C");
+    assert_eq!(value["totals"]["chips"], 71);
+    let empty = Server::start();
+    for path in [SLICES, CLAIMS] {
+        empty.put(path, 200, &json!({"metadata": {}, "items": []}));
+    }
+    assert_eq!(kubectl_vnpu(&empty, &["get", "pool"]).out, "no node publishes devices of vnpu.dev\n");
+    let seen = kubectl_vnpu(&Server::start(), &["get", "pool"]);
+    assert!(seen.err.starts_with("kubectl vnpu get pool: cannot list resourceslices: "), "{}", seen.err);
+    assert_eq!(seen.code, 2);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use vnpu_driver::quantity::Bytes;
 
-use super::draw::{free, memory, or_none, remarks};
-use super::model::{Chip, Module, Node, Pool, Share, State, Totals};
-use crate::output::{clean, columns};
+use super::draw::free;
+use crate::devices::{Chip, Module, Node, Pool, Share, State, Totals, remarks};
+use crate::output::{clean, columns, memory, or_none};
 
 /// The nodes, one after the other.
 pub(super) fn nodes(nodes: &[Node]) -> String {
@@ -47,11 +47,21 @@ fn table(pool: &Pool) -> Vec<String> {
     columns(&rows)
 }
 
-/// What makes chips sick.
+/// What makes chips sick, and modules.
 fn taints(pool: &Pool) -> Vec<String> {
-    let chips = pool.modules.iter().flat_map(|module| &module.chips);
-    let tainted = chips.filter(|chip| !chip.taints.is_empty());
-    tainted.map(|chip| clean(&format!("{} has the taint {}", chip.device, chip.taints.join(", ")))).collect()
+    let said = |device: &str, taints: &[String]| {
+        (!taints.is_empty()).then(|| clean(&format!("{device} has the taint {}", taints.join(", "))))
+    };
+    let of_module = |module: &Module| {
+        let mut lines: Vec<String> =
+            module.chips.iter().filter_map(|chip| said(&chip.device, &chip.taints)).collect();
+        // A module with a sick chip is sick for that; what it has for itself keeps whole modules away.
+        if lines.is_empty() {
+            lines.extend(said(&module.device, &module.taints));
+        }
+        lines
+    };
+    pool.modules.iter().flat_map(of_module).collect()
 }
 
 fn row(module: &Module, die: usize, chip: &Chip) -> Vec<String> {

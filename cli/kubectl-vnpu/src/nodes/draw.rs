@@ -1,10 +1,9 @@
 //! Nodes as lines: for each module a cell with a character per chip, and what is free. Pure.
 
 use serde_json::{Value, json};
-use vnpu_driver::quantity::Bytes;
 
-use super::model::{Chip, Module, Node, Pool, State, Totals};
-use crate::output::{clean, columns};
+use crate::devices::{Chip, Module, Node, Pool, State, Stock, Totals, kinds, remarks};
+use crate::output::{clean, columns, memory, or_none, ratio};
 
 /// The characters of a drawing.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +49,13 @@ impl Strokes {
         module.chips.iter().map(|chip| self.chip(chip)).collect()
     }
 
-    fn legend(&self) -> String {
+    fn legend(&self, parts: bool) -> String {
         let (first, last) = (self.shared.first(), self.shared.last());
         let shared: String = first.into_iter().chain(['-'].iter()).chain(last).collect();
+        let parts = if parts { "PARTS, " } else { "" };
         format!(
             "{} free  {shared} shared, the more the fuller  {} in use  {} sick  {} not there; two together are a module\n\
-             MODULES, CHIPS, MEMORY: free/all; HALF: modules of which one chip is free",
+             MODULES, CHIPS, {parts}MEMORY: free/all; HALF: modules of which one chip is free",
             self.free, self.full, self.sick, self.absent
         )
     }
@@ -64,37 +64,38 @@ impl Strokes {
 /// All nodes, a line each, a legend and the sums.
 pub(super) fn table(nodes: &[Node], strokes: &Strokes, wide: bool) -> String {
     let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-    let mut header = words(&["NODE", "LEAF", "SUPERPOD", "MODULES", "HALF", "CHIPS", "MEMORY"]);
+    let parts = Totals::of(nodes.iter().flat_map(|node| &node.pools)).partitions > 0;
+    let mut header = words(&["NODE", "LEAF", "SUPERPOD", "MODULES", "HALF", "CHIPS"]);
+    header.extend(words(if parts { &["PARTS", "MEMORY"] } else { &["MEMORY"] }));
     if wide {
         header.extend(words(&["SHARES", "CLAIMS", "MODEL", "DRIVER"]));
     }
     header.push("USE".to_owned());
     let mut rows = vec![header];
-    rows.extend(nodes.iter().map(|node| row(node, strokes, wide)));
+    rows.extend(nodes.iter().map(|node| row(node, strokes, parts, wide)));
     let mut lines = columns(&rows);
     lines.push(String::new());
-    lines.push(strokes.legend());
+    lines.push(strokes.legend(parts));
     lines.extend(sums(nodes));
     lines.extend(nodes.iter().flat_map(remarks));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn row(node: &Node, strokes: &Strokes, wide: bool) -> Vec<String> {
+fn row(node: &Node, strokes: &Strokes, parts: bool, wide: bool) -> Vec<String> {
     let totals = Totals::of(&node.pools);
     let mut cells = vec![
         clean(&node.name),
         or_none(&node.leaf),
         or_none(&node.superpod),
-        if totals.modules == 0 {
-            "-".to_owned()
-        } else {
-            format!("{}/{}", totals.free_modules, totals.modules)
-        },
-        if totals.modules == 0 { "-".to_owned() } else { totals.half_modules.to_string() },
-        format!("{}/{}", totals.free_chips, totals.chips),
-        memory(totals.free_memory, totals.memory),
+        ratio(totals.free_modules, totals.modules),
+        half(&totals),
+        ratio(totals.free_chips, totals.chips),
     ];
+    if parts {
+        cells.push(ratio(totals.free_partitions, totals.partitions));
+    }
+    cells.push(memory(totals.free_memory, totals.memory));
     if wide {
         let list = |word: fn(&Pool) -> &String| {
             let words: Vec<String> = node.pools.iter().map(|pool| or_none(word(pool))).collect();
@@ -112,27 +113,25 @@ fn row(node: &Node, strokes: &Strokes, wide: bool) -> Vec<String> {
     cells
 }
 
+/// Modules of which one chip is free; `-` where there are no modules.
+fn half(totals: &Totals) -> String {
+    if totals.modules == 0 { "-".to_owned() } else { totals.half_modules.to_string() }
+}
+
 fn claims(node: &Node) -> usize {
     let chips = node.pools.iter().flat_map(|pool| &pool.modules).flat_map(|module| &module.chips);
     let claims = chips.flat_map(|chip| &chip.held).map(|share| share.claim.as_str());
     claims.collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// One line for each model, since chips of different models are no sum.
+/// One line for each kind, since devices of different kinds are no sum.
 fn sums(nodes: &[Node]) -> Vec<String> {
-    let mut models: Vec<(&str, &str)> =
-        nodes.iter().flat_map(|n| &n.pools).map(|p| (p.vendor.as_str(), p.model.as_str())).collect();
-    models.sort_unstable();
-    models.dedup();
-    let sum = |(vendor, model): (&str, &str)| {
-        let has = |pool: &&Pool| (pool.vendor.as_str(), pool.model.as_str()) == (vendor, model);
-        let owners = nodes.iter().filter(|node| node.pools.iter().any(|pool| has(&pool))).count();
-        let totals = Totals::of(nodes.iter().flat_map(|node| &node.pools).filter(has));
-        let name = [vendor, model].into_iter().filter(|word| !word.is_empty()).map(clean);
-        let name = or_none(&name.collect::<Vec<_>>().join(" "));
-        format!("{name}: {} {}, {}", owners, if owners == 1 { "node" } else { "nodes" }, free(&totals))
+    let sum = |stock: &Stock<'_>| {
+        let owners = stock.nodes.len();
+        let word = if owners == 1 { "node" } else { "nodes" };
+        format!("{}: {owners} {word}, {}", stock.kind, free(&stock.totals))
     };
-    models.into_iter().map(sum).collect()
+    kinds(nodes).iter().map(sum).collect()
 }
 
 /// What is free, in words.
@@ -145,38 +144,13 @@ pub(super) fn free(totals: &Totals) -> String {
             totals.free_modules, totals.modules, totals.half_modules
         )
     };
+    let chips = format!("{} of {} chips free; ", totals.free_chips, totals.chips);
+    let parts = format!("{} of {} partitions free; ", totals.free_partitions, totals.partitions);
+    // What is all in parts has no chips to speak of.
+    let chips = if totals.chips == 0 && totals.partitions > 0 { String::new() } else { chips };
+    let parts = if totals.partitions == 0 { String::new() } else { parts };
     let memory = memory(totals.free_memory, totals.memory).replace('/', " of ");
-    format!("{modules}{} of {} chips free; {memory} memory free", totals.free_chips, totals.chips)
-}
-
-/// What is wrong with a node's slices.
-pub(super) fn remarks(node: &Node) -> Vec<String> {
-    let of_pool = |pool: &Pool| {
-        let rewritten = pool.incomplete.then(|| {
-            format!(
-                "{}: slices are missing; it is being rewritten, or its node plugin is not well",
-                pool.name
-            )
-        });
-        let unpublished = pool.unpublished.iter().map(|held| {
-            format!("{}: {} is held by {} and not published any more", pool.name, held.device, held.claim)
-        });
-        rewritten.into_iter().chain(unpublished).map(|text| clean(&text)).collect::<Vec<_>>()
-    };
-    node.pools.iter().flat_map(of_pool).collect()
-}
-
-pub(super) fn or_none(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { clean(text) }
-}
-
-/// `24/64Gi`: both in the larger one's unit where it divides both.
-pub(super) fn memory(part: u64, whole: u64) -> String {
-    const GIB: u64 = Bytes::GIB.0;
-    if part.is_multiple_of(GIB) && whole.is_multiple_of(GIB) {
-        return format!("{}/{}Gi", part / GIB, whole / GIB);
-    }
-    format!("{}/{}", Bytes(part), Bytes(whole))
+    format!("{modules}{chips}{parts}{memory} memory free")
 }
 
 /// Everything, with the sums.

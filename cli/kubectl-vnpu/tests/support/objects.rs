@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use serde_json::{Value, json};
-use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Traits, Vendor};
+use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Partition, Traits};
 use vnpu_driver::id::{DeviceName, DeviceUuid, NodeName};
 use vnpu_driver::order::PublishedOrder;
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 use vnpu_kube_types::slice::{NodeOwner, resource_slices};
 
 /// One node.
@@ -19,40 +19,86 @@ pub struct Hardware<'a> {
     pub node: &'a str,
     pub leaf: &'a str,
     pub superpod: &'a str,
+    pub vendor: &'a str,
+    pub model: &'a str,
+    /// GiB of a chip.
+    pub memory: u64,
     /// Modules of two chips, or chips where `dual` is false.
     pub cards: u32,
     pub dual: bool,
+    /// Chips that the driver cannot share.
+    pub whole_only: bool,
+    /// Instances in place of a card's chip, as (card, profile, GiB, percent).
+    pub parts: &'a [(u32, &'a str, u64, u32)],
     /// Devices with a taint.
     pub sick: &'a [&'a str],
     /// Dies that are not there, as (card, die).
     pub dead: &'a [(u32, u32)],
 }
 
-pub const PLAIN: Hardware<'static> =
-    Hardware { node: "", leaf: "", superpod: "", cards: 8, dual: true, sick: &[], dead: &[] };
+/// Eight modules of 910C.
+pub const PLAIN: Hardware<'static> = Hardware {
+    node: "",
+    leaf: "",
+    superpod: "",
+    vendor: "ascend",
+    model: "910C",
+    memory: 64,
+    cards: 8,
+    dual: true,
+    whole_only: false,
+    parts: &[],
+    sick: &[],
+    dead: &[],
+};
+
+/// Eight GPUs.
+pub const GPUS: Hardware<'static> =
+    Hardware { vendor: "nvidia", model: "H100", memory: 80, dual: false, ..PLAIN };
 
 pub fn slices(hardware: &Hardware<'_>) -> Vec<ResourceSlice> {
-    let Hardware { node, leaf, superpod, cards, dual, sick, dead } = *hardware;
+    let Hardware { node, leaf, superpod, vendor, model, memory, cards, dual, .. } = *hardware;
+    let Hardware { whole_only, parts, sick, dead, .. } = *hardware;
     let chip = |card: u32, die: u32| Chip {
         card,
         die,
         uuid: DeviceUuid::new(format!("{node}-{card}-{die}")).unwrap(),
         module: dual.then_some(card),
-        model: if dual { "910C" } else { "H100" }.to_owned(),
-        product_name: if dual { "Atlas 800T A3" } else { "NVIDIA H100 80GB HBM3" }.to_owned(),
-        memory: Bytes::gib(if dual { 64 } else { 80 }),
+        model: model.to_owned(),
+        product_name: format!("the {model}"),
+        memory: Bytes::gib(memory),
         phys_id: card * 2 + die,
         pci: None,
         numa_node: None,
         pcie_root: None,
         health: Health::Healthy,
-        traits: Traits::default(),
+        traits: Traits {
+            whole_only: whole_only.then(|| "its driver cannot share".to_owned()),
+            ..Traits::default()
+        },
+    };
+    let part = |(instance, (card, profile, gib, percent)): (usize, &(u32, &str, u64, u32))| {
+        let instance = u32::try_from(instance).unwrap() + 1;
+        let partition = Partition {
+            gpu_instance: instance,
+            compute_instance: 0,
+            profile: (*profile).to_owned(),
+            cores: Percent(*percent),
+        };
+        Chip {
+            uuid: DeviceUuid::new(format!("MIG-{node}-{card}-{instance}")).unwrap(),
+            memory: Bytes::gib(*gib),
+            traits: Traits { partition: Some(partition), ..Traits::default() },
+            ..chip(*card, 0)
+        }
     };
     let dies = if dual { 2 } else { 1 };
     let all = (0..cards).flat_map(|card| (0..dies).map(move |die| (card, die)));
+    let is_whole = |card: u32| !parts.iter().any(|(parted, ..)| *parted == card);
+    let whole = all.filter(|place| !dead.contains(place) && is_whole(place.0));
     let inventory = Inventory {
-        vendor: if dual { Vendor::Ascend } else { Vendor::Nvidia },
-        chips: all.filter(|place| !dead.contains(place)).map(|(card, die)| chip(card, die)).collect(),
+        vendor: vendor.parse().unwrap(),
+        chips: whole.map(|(card, die)| chip(card, die)).chain(parts.iter().enumerate().map(part)).collect(),
         multi_die_policy: MultiDiePolicy::Independent,
         driver_version: "25.2.3".to_owned(),
         cuda_version: String::new(),
@@ -86,7 +132,8 @@ pub fn claim(
         .iter()
         .map(|(device, share)| {
             let mut result = json!({"request": "npu", "driver": "vnpu.dev", "pool": pool, "device": device});
-            if device.starts_with("chip") {
+            // What only goes whole is counted by nothing.
+            if device.starts_with("chip") && !pool.ends_with("acme") {
                 let whole = if pool.ends_with("nvidia") { 80 } else { 64 };
                 let (memory, cores) = share.unwrap_or((whole, 100));
                 result["consumedCapacity"] =
@@ -117,7 +164,7 @@ pub fn bank() -> (Vec<ResourceSlice>, Vec<ResourceClaim>) {
         on("node-2", "leaf-1"),
         Hardware { sick: &["chip-6-1"], dead: &[(7, 0)], ..on("node-3", "leaf-2") },
         on("node-10", "leaf-2"),
-        Hardware { node: "gpu-1", dual: false, ..PLAIN },
+        Hardware { node: "gpu-1", ..GPUS },
     ];
     let modules = |from: u32, to: u32| (from..to).map(|card| format!("module-{card}")).collect::<Vec<_>>();
     let whole = |name: &str, pod: &str, pool: &str, devices: &[String]| {
@@ -142,6 +189,26 @@ pub fn bank() -> (Vec<ResourceSlice>, Vec<ResourceClaim>) {
         claim("web/chat", Some("chat-0"), "gpu-1/nvidia", &[("chip-1-0", Some((70, 5)))]),
     ];
     (slices.iter().flat_map(slices_of).collect(), claims)
+}
+
+/// [`bank`], and three nodes more: of single-die NPUs, of GPUs in parts, and of a vendor that a file describes.
+pub fn mixed() -> (Vec<ResourceSlice>, Vec<ResourceClaim>) {
+    let (mut slices, mut claims) = bank();
+    let boxes = Hardware { vendor: "acme", model: "Roadrunner", memory: 32, whole_only: true, ..GPUS };
+    let parts = [(1, "1g.10gb", 10, 14), (1, "1g.10gb", 10, 14), (1, "3g.40gb", 40, 42)];
+    let nodes = [
+        Hardware { node: "npu-1", model: "910B", dual: false, ..PLAIN },
+        Hardware { node: "gpu-2", cards: 2, parts: &parts, ..GPUS },
+        Hardware { node: "box-1", cards: 4, ..boxes },
+    ];
+    slices.extend(nodes.iter().flat_map(slices_of));
+    claims.extend([
+        claim("web/rank", Some("rank-0"), "npu-1/ascend", &[("chip-0-0", None), ("chip-1-0", None)]),
+        claim("web/embed", Some("embed-0"), "npu-1/ascend", &[("chip-2-0", Some((24, 50)))]),
+        claim("web/tiny", Some("tiny-0"), "gpu-2/nvidia", &[("partition-1-1-0", None)]),
+        claim("risk/odd", Some("odd-0"), "box-1/acme", &[("chip-3-0", None)]),
+    ]);
+    (slices, claims)
 }
 
 fn slices_of(hardware: &Hardware<'_>) -> Vec<ResourceSlice> {

@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 
-use super::super::{detail, read};
+use super::super::detail;
 use super::*;
+use crate::devices;
 use crate::objects::{self, Hardware, PLAIN, bank, claim};
 
 fn nodes(slices: &[ResourceSlice], claims: &[ResourceClaim]) -> Vec<Node> {
-    let holders: Vec<_> = claims.iter().filter_map(read::holder).collect();
-    read::nodes(slices, &holders)
+    let holders: Vec<_> = claims.iter().filter_map(devices::holder).collect();
+    devices::nodes(slices, &holders)
 }
 
 fn bank_nodes() -> Vec<Node> {
@@ -16,9 +17,16 @@ fn bank_nodes() -> Vec<Node> {
     nodes(&slices, &claims)
 }
 
+fn documented(text: &str) {
+    let documentation = include_str!("../../../../../docs/kubectl.md");
+    assert!(documentation.contains(text), "docs/kubectl.md shows what is printed:\n{text}");
+}
+
 #[test]
 fn a_cluster_is_a_line_for_each_node() {
-    insta::assert_snapshot!(table(&bank_nodes(), &Strokes::ASCII, false));
+    let text = table(&bank_nodes(), &Strokes::ASCII, false);
+    insta::assert_snapshot!(text);
+    documented(&text);
 }
 
 #[test]
@@ -29,8 +37,10 @@ fn terminals_of_today_get_bars_and_whoever_asks_gets_more_columns() {
 #[test]
 fn single_nodes_are_shown_chip_by_chip() {
     let named = |node: &Node| ["node-1", "node-3", "gpu-1"].contains(&node.name.as_str());
-    let nodes: Vec<Node> = bank_nodes().into_iter().filter(named).collect();
+    let mut nodes: Vec<Node> = bank_nodes().into_iter().filter(named).collect();
     insta::assert_snapshot!(detail::nodes(&nodes));
+    nodes.retain(|node| node.name == "node-1");
+    documented(&detail::nodes(&nodes));
 }
 
 #[test]
@@ -57,6 +67,20 @@ fn sixty_four_nodes_are_sixty_four_lines_no_wider_than_a_terminal() {
     let last = "ascend 910C: 64 nodes, 512 of 512 modules free and 0 half free; 1024 of 1024 chips free; 65536 of \
                 65536Gi memory free";
     assert_eq!(lines.last(), Some(&last));
+}
+
+#[test]
+fn parts_of_gpus_have_a_column_where_there_are_some() {
+    let (slices, claims) = objects::mixed();
+    let nodes = nodes(&slices, &claims);
+    let text = table(&nodes, &Strokes::ASCII, false);
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    let cells = |start: &str| line(start).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(cells("NODE")[5..8], ["CHIPS", "PARTS", "MEMORY"], "{text}");
+    assert_eq!(cells("gpu-2")[5..8], ["1/1", "2/3", "130/140Gi"], "{text}");
+    assert_eq!(cells("gpu-1")[5..7], ["6/8", "-"], "{text}");
+    let last = "nvidia H100 1g.10gb: 1 node, 1 of 2 partitions free; 10 of 20Gi memory free";
+    assert_eq!(line("nvidia H100 1g"), last);
 }
 
 #[test]

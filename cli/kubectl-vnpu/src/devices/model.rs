@@ -1,7 +1,5 @@
 //! Nodes, their modules and chips, and who holds what of them. Pure, and without the API's types.
 
-use std::ops::AddAssign;
-
 use serde::Serialize;
 
 /// A node with devices of this driver.
@@ -26,7 +24,7 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     /// `ascend`, `nvidia`.
     pub(crate) vendor: String,
-    /// The model of its chips.
+    /// The model of its chips; where they are of several, all of them, with commas between.
     pub(crate) model: String,
     /// The version of the vendor's driver.
     pub(crate) driver_version: String,
@@ -54,11 +52,29 @@ pub(crate) struct Unpublished {
 pub(crate) struct Module {
     /// The card's number on the node; `None` for a chip that stands alone.
     pub(crate) module: Option<i64>,
+    /// The name of the device that is the whole module; empty while none is published.
+    pub(crate) device: String,
+    /// Taints of that device, as a chip's; those of its chips are theirs.
+    pub(crate) taints: Vec<String>,
     /// The chips, by die.
     pub(crate) chips: Vec<Chip>,
 }
 
-/// A chip.
+impl Module {
+    /// Whether a claim could get all of it.
+    pub(crate) fn is_free(&self) -> bool {
+        let chips = !self.chips.is_empty() && self.chips.iter().all(|chip| chip.state() == State::Free);
+        self.module.is_some() && !self.device.is_empty() && self.taints.is_empty() && chips
+    }
+
+    /// Whether one of its chips is free, and only one.
+    pub(crate) fn is_half_free(&self) -> bool {
+        let free = self.chips.iter().filter(|chip| chip.state() == State::Free).count();
+        self.module.is_some() && self.chips.len() > 1 && free == 1
+    }
+}
+
+/// A chip, or a part of one that the hardware keeps apart (an instance of a GPU under MIG).
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Chip {
@@ -66,9 +82,15 @@ pub(crate) struct Chip {
     pub(crate) device: String,
     /// The hardware's own identity.
     pub(crate) uuid: String,
+    /// Its model, such as `910C`; empty when it is not known.
+    pub(crate) model: String,
+    /// The profile of a part of a chip, such as `1g.10gb`, or `partition` where it has none; `None` for a whole chip.
+    pub(crate) partition: Option<String>,
+    /// Whether several claims may hold parts of it.
+    pub(crate) shareable: bool,
     /// Bytes.
     pub(crate) memory: u64,
-    /// Percent of one chip's compute; 100 for a chip.
+    /// Percent of one chip's compute: 100 for a chip, less for a part of one.
     pub(crate) cores: u64,
     /// Taints that keep new claims away, as `key=value:effect`.
     pub(crate) taints: Vec<String>,
@@ -140,87 +162,14 @@ impl Chip {
         State::Shared(used.max(1))
     }
 
-    /// Bytes that a claim could still get.
-    fn memory_left(&self) -> u64 {
+    /// What claims could still get of it: bytes, and percent of compute.
+    pub(crate) fn left(&self) -> (u64, u64) {
         match self.state() {
-            State::Free => self.memory,
-            State::Shared(_) => self.memory.saturating_sub(self.memory_held()),
-            State::Full | State::Sick | State::Absent => 0,
-        }
-    }
-}
-
-/// Sums over modules.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Totals {
-    /// Modules of two chips.
-    pub(crate) modules: u64,
-    /// Those of which nothing is held.
-    pub(crate) free_modules: u64,
-    /// Those of which one chip is free and of the other something is held.
-    pub(crate) half_modules: u64,
-    /// Chips that are published.
-    pub(crate) chips: u64,
-    /// Those of which nothing is held.
-    pub(crate) free_chips: u64,
-    /// Shares of chips.
-    pub(crate) shares: u64,
-    /// Bytes.
-    pub(crate) memory: u64,
-    /// Bytes that claims could still get.
-    pub(crate) free_memory: u64,
-}
-
-impl Totals {
-    /// The sums of some pools.
-    pub(crate) fn of<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Self {
-        let mut totals = Self::default();
-        for module in pools.into_iter().flat_map(|pool| &pool.modules) {
-            totals += Self::of_module(module);
-        }
-        totals
-    }
-
-    fn of_module(module: &Module) -> Self {
-        let states: Vec<State> = module.chips.iter().map(Chip::state).collect();
-        let count = |wanted: fn(&State) -> bool| {
-            u64::try_from(states.iter().filter(|state| wanted(state)).count()).unwrap_or(u64::MAX)
-        };
-        let free = count(|state| *state == State::Free);
-        let held = count(|state| matches!(state, State::Shared(_) | State::Full));
-        let is_module = module.module.is_some();
-        let all_free = free > 0 && usize::try_from(free).is_ok_and(|free| free == states.len());
-        let sum = |amount: fn(&Chip) -> u64| module.chips.iter().map(amount).fold(0, u64::saturating_add);
-        let shares = |chip: &Chip| u64::try_from(chip.held.iter().filter(|s| !s.whole).count()).unwrap_or(0);
-        Self {
-            modules: u64::from(is_module),
-            free_modules: u64::from(is_module && all_free),
-            half_modules: u64::from(is_module && free > 0 && held > 0),
-            chips: count(|state| *state != State::Absent),
-            free_chips: free,
-            shares: sum(shares),
-            memory: sum(|chip| chip.memory),
-            free_memory: sum(Chip::memory_left),
-        }
-    }
-}
-
-impl AddAssign for Totals {
-    fn add_assign(&mut self, other: Self) {
-        let Self { modules, free_modules, half_modules, chips, free_chips, shares, memory, free_memory } =
-            self;
-        for (sum, more) in [
-            (modules, other.modules),
-            (free_modules, other.free_modules),
-            (half_modules, other.half_modules),
-            (chips, other.chips),
-            (free_chips, other.free_chips),
-            (shares, other.shares),
-            (memory, other.memory),
-            (free_memory, other.free_memory),
-        ] {
-            *sum = sum.saturating_add(more);
+            State::Free => (self.memory, self.cores),
+            State::Shared(_) => {
+                (self.memory.saturating_sub(self.memory_held()), self.cores.saturating_sub(self.cores_held()))
+            }
+            State::Full | State::Sick | State::Absent => (0, 0),
         }
     }
 }

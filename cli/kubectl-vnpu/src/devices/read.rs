@@ -10,6 +10,9 @@ use vnpu_kube_types::claim::read_claim;
 
 use super::model::{Chip, Module, Node, Pool, Share, Unpublished};
 
+/// The attribute `type` of a part of a chip.
+const PARTITION: &str = "partition";
+
 /// A claim that holds devices of this driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Holder {
@@ -75,6 +78,7 @@ fn pool(name: &str, slices: &[&api::ResourceSlice], held: &Held<'_>) -> (Pool, (
     let count = current.first().map(|s| s.spec.pool.resource_slice_count).unwrap_or_default();
     let devices: Vec<&api::Device> = current.iter().flat_map(|s| s.spec.devices.iter().flatten()).collect();
     let first = devices.first();
+    let models: BTreeSet<String> = devices.iter().map(|d| text(d, "model")).collect();
     let word = |attribute: &str| first.map(|d| text(d, attribute)).unwrap_or_default();
     let published: BTreeSet<&str> = devices.iter().map(|d| d.name.as_str()).collect();
     let unpublished = held.range((name, "")..).take_while(|((pool, _), _)| *pool == name);
@@ -87,7 +91,7 @@ fn pool(name: &str, slices: &[&api::ResourceSlice], held: &Held<'_>) -> (Pool, (
     let pool = Pool {
         name: name.to_owned(),
         vendor: word("vendor"),
-        model: word("model"),
+        model: models.into_iter().filter(|model| !model.is_empty()).collect::<Vec<_>>().join(","),
         driver_version: word("driverVersion"),
         incomplete: usize::try_from(count).ok() != Some(current.len()),
         modules: modules(name, &devices, held),
@@ -105,11 +109,10 @@ fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>) -> Vec<Module>
         match number(device, "module").filter(|card| *card >= 0) {
             Some(card) if text(device, "type") == "module" => whole.push((card, device)),
             Some(card) => {
-                let module =
-                    modules.entry(card).or_insert_with(|| Module { module: Some(card), chips: Vec::new() });
+                let module = modules.entry(card).or_insert_with(|| empty(Some(card)));
                 module.chips.push(chip(device, shares));
             }
-            None => alone.push(Module { module: None, chips: vec![chip(device, shares)] }),
+            None => alone.push(Module { chips: vec![chip(device, shares)], ..empty(None) }),
         }
     }
     for module in modules.values_mut() {
@@ -118,7 +121,9 @@ fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>) -> Vec<Module>
     }
     for (card, device) in whole {
         let module =
-            modules.entry(card).or_insert_with(|| Module { module: Some(card), chips: halves(device) });
+            modules.entry(card).or_insert_with(|| Module { chips: halves(device), ..empty(Some(card)) });
+        module.device.clone_from(&device.name);
+        module.taints = taints(device);
         for share in shares(held.get(&(pool, device.name.as_str())), device) {
             for chip in module.chips.iter_mut().filter(|chip| !chip.device.is_empty()) {
                 let (memory, cores) = (chip.memory, chip.cores);
@@ -128,6 +133,10 @@ fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>) -> Vec<Module>
     }
     alone.sort_by_cached_key(|module| module.chips.first().map(|chip| natural(&chip.device)));
     modules.into_values().chain(alone).collect()
+}
+
+fn empty(module: Option<i64>) -> Module {
+    Module { module, device: String::new(), taints: Vec::new(), chips: Vec::new() }
 }
 
 /// Places for dies that are not published, so that each stands where it belongs.
@@ -141,15 +150,19 @@ fn fill(module: &mut Module, devices: &[&api::Device]) {
     for die in 0..dies {
         let is_here = module.chips.get(die).is_some_and(|chip| chip.device.ends_with(&format!("-{die}")));
         if !is_here && module.chips.len() < dies {
-            module.chips.insert(die.min(module.chips.len()), absent());
+            let model = module.chips.first().map(|chip| chip.model.clone()).unwrap_or_default();
+            module.chips.insert(die.min(module.chips.len()), absent(model));
         }
     }
 }
 
-fn absent() -> Chip {
+fn absent(model: String) -> Chip {
     Chip {
         device: String::new(),
         uuid: String::new(),
+        model,
+        partition: None,
+        shareable: false,
         memory: 0,
         cores: 0,
         taints: Vec::new(),
@@ -165,18 +178,28 @@ fn halves(device: &api::Device) -> Vec<Chip> {
     (0..count).map(half).collect()
 }
 
-fn chip(device: &api::Device, held: Vec<Share>) -> Chip {
+/// Taints that keep claims away, as `key=value:effect`.
+fn taints(device: &api::Device) -> Vec<String> {
     let taints = device.taints.iter().flatten().filter(|taint| taint.effect != "None");
     let taints = taints.map(|t| match t.value.as_deref().filter(|value| !value.is_empty()) {
         Some(value) => format!("{}={value}:{}", t.key, t.effect),
         None => format!("{}:{}", t.key, t.effect),
     });
+    taints.collect()
+}
+
+fn chip(device: &api::Device, held: Vec<Share>) -> Chip {
+    let profile = || Some(text(device, "profile")).filter(|profile| !profile.is_empty());
+    let is_part = text(device, "type") == PARTITION;
     Chip {
         device: device.name.clone(),
         uuid: text(device, "uuid"),
+        model: text(device, "model"),
+        partition: is_part.then(|| profile().unwrap_or_else(|| PARTITION.to_owned())),
+        shareable: device.allow_multiple_allocations == Some(true),
         memory: capacity(device, "memory").unwrap_or_default(),
         cores: capacity(device, "cores").unwrap_or(100),
-        taints: taints.collect(),
+        taints: taints(device),
         held,
     }
 }
