@@ -72,7 +72,7 @@ fn labels_become_leaves(context: &mut Context) -> Result<()> {
 }
 
 /// What `kubectl vnpu` prints.
-fn vnpu(context: &Context, arguments: &[&str]) -> Result<String> {
+pub(super) fn vnpu(context: &Context, arguments: &[&str]) -> Result<String> {
     let output = Command::new(&context.stack.artefacts.kubectl_vnpu)
         .args(arguments)
         .env("KUBECONFIG", context.cluster.kubeconfig())

@@ -1,7 +1,7 @@
 //! Nodes with the devices of two vendors: each is published and given out by itself, and a claim may say that it takes
 //! either.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use vnpu_e2e_stack::{Fault, Instance, Machine, MachineNode, Mig};
 
+use super::explained::vnpu;
 use crate::case::Case;
 use crate::context::Context;
 use crate::images;
@@ -42,6 +43,11 @@ pub(crate) const CASES: &[Case] = &[
         name: "kinds/described_by_a_file",
         about: "hardware that no library tells of is published, given out by the class of the docs, and tainted by its file",
         run: described_by_a_file,
+    },
+    Case {
+        name: "kinds/four_in_one_pool",
+        about: "910C, 910B, NVIDIA and described devices in one cluster: one table says what is free of each",
+        run: four_in_one_pool,
     },
     Case {
         name: "kinds/gpu_share_is_exact",
@@ -389,6 +395,75 @@ fn described_by_a_file(context: &mut Context) -> Result<()> {
     })?;
     wait_published(context, &name, "acme", &["chip-0-0", "chip-1-0"])?;
     simulated::clear(context, &node)
+}
+
+/// What `kubectl vnpu get pool` says, as a table and as numbers by kind.
+fn pool(context: &Context) -> Result<(String, BTreeMap<String, BTreeMap<String, i64>>)> {
+    let table = vnpu(context, &["get", "pool"])?;
+    let said: Value = serde_json::from_str(&vnpu(context, &["get", "pool", "-o", "json"])?)?;
+    let kinds = said.get("kinds").and_then(Value::as_array).context("kinds")?;
+    let numbers = |kind: &Value| {
+        let totals = kind.get("totals").and_then(Value::as_object).into_iter().flatten();
+        totals.filter_map(|(name, number)| Some((name.clone(), number.as_i64()?))).collect()
+    };
+    let name = |kind: &Value| format!("{} {}", text(kind, "/vendor"), text(kind, "/model"));
+    Ok((table, kinds.iter().map(|kind| (name(kind), numbers(kind))).collect()))
+}
+
+fn four_in_one_pool(context: &mut Context) -> Result<()> {
+    // Nodes of other cases may have devices too, so what these bring is compared.
+    let (_, before) = pool(context)?;
+    let gpus = Machine { nvidia: Machine::nvidia_h100(2, 81_920).nvidia, ..Machine::ascend_910c(0, 65_536) };
+    let large = Simulated::start(context, "four-910c", Machine::ascend_910c(2, 65_536))?;
+    let small = Simulated::start(context, "four-910b", Machine::ascend_910b(8, 65_536))?;
+    let others = Simulated::start(context, "four-others", gpus)?;
+    let (_plugin, _) = describe(context, &others)?;
+    let _class = Class::of_the_docs(context)?;
+    wait_published(context, &others.handle.name, "nvidia", &["chip-0-0", "chip-1-0"])?;
+    holds(context, &large, "module", &exactly("npu-module.vnpu.dev", &Value::Null))?;
+    holds(context, &large, "half", &exactly("npu.vnpu.dev", &part("16Gi", "50")))?;
+    holds(context, &small, "whole", &exactly("npu.vnpu.dev", &Value::Null))?;
+    holds(context, &others, "gpu", &exactly("gpu.vnpu.dev", &part("8Gi", "20")))?;
+    holds(context, &others, "acme", &exactly("acme.example.com", &Value::Null))?;
+
+    let (table, now) = pool(context)?;
+    for line in table.lines() {
+        println!("        {line}");
+    }
+    // Of modules free, of chips free and all, of GiB free and all, of percent free and all.
+    for (kind, wanted) in [
+        ("ascend 910C", [0, 2, 1, 4, 112, 256, 150, 400]),
+        ("ascend 910B", [0, 0, 7, 8, 448, 512, 700, 800]),
+        ("nvidia H100", [0, 0, 1, 2, 152, 160, 180, 200]),
+        ("acme A10", [0, 0, 1, 2, 32, 64, 100, 200]),
+    ] {
+        let more = |name: &str| {
+            let number = |all: &BTreeMap<String, BTreeMap<String, i64>>| {
+                all.get(kind).and_then(|totals| totals.get(name)).copied().unwrap_or_default()
+            };
+            number(&now) - number(&before)
+        };
+        let gib = |name: &str| more(name) >> 30;
+        let found = [
+            more("freeModules"),
+            more("modules"),
+            more("freeChips"),
+            more("chips"),
+            gib("freeMemory"),
+            gib("memory"),
+            more("freeCores"),
+            more("cores"),
+        ];
+        ensure!(
+            found == wanted,
+            "{kind} should have {wanted:?} more than before, it has {found:?}:\n{table}"
+        );
+        ensure!(table.lines().any(|line| line.starts_with(kind)), "no {kind} in\n{table}");
+    }
+    for node in [&large, &small, &others] {
+        simulated::clear(context, node)?;
+    }
+    Ok(())
 }
 
 /// GPUs of the real node, for as long as it lives.
