@@ -38,6 +38,8 @@ struct Part {
     look: Look,
     /// What was seen, without what an earlier vendor has; of a vendor that was not seen nothing.
     served: Inventory,
+    /// Why nothing was seen, or nothing for so long that what was seen is in doubt.
+    doubt: Option<String>,
 }
 
 /// What is known of every vendor's devices, by pool and in the vendors' order.
@@ -53,6 +55,7 @@ impl Inventories {
             pool: source.pool.clone(),
             look: Look::Pending,
             served: nothing(source.backend.vendor()),
+            doubt: None,
         });
         Self { parts: parts.collect() }
     }
@@ -62,6 +65,9 @@ impl Inventories {
     pub fn with(&self, pool: &PoolName, look: Look) -> Self {
         let mut parts = self.parts.clone();
         if let Some(part) = parts.iter_mut().find(|part| part.pool == *pool) {
+            if matches!(look, Look::Seen(_)) {
+                part.doubt = None;
+            }
             part.look = look;
         }
         let mut taken: Vec<(String, Chip)> = Vec::new();
@@ -77,6 +83,34 @@ impl Inventories {
             taken.extend(part.served.chips.iter().map(|chip| (vendor.clone(), chip.clone())));
         }
         Self { parts }
+    }
+
+    /// With the reason why nothing is seen of one pool's devices. What was seen of them before stays; whether it is
+    /// still so is in doubt, until the next look that says something.
+    #[must_use]
+    pub fn doubted(&self, pool: &PoolName, why: &str) -> Self {
+        let mut parts = self.parts.clone();
+        if let Some(part) = parts.iter_mut().find(|part| part.pool == *pool) {
+            part.doubt = Some(why.to_owned());
+        }
+        Self { parts }
+    }
+
+    /// Why what is known of a pool is in doubt, or why it is nothing; `None` where there is no doubt.
+    pub fn doubt(&self, pool: &str) -> Option<&str> {
+        let Some(part) = self.parts.iter().find(|part| part.pool.as_str() == pool) else {
+            return Some("this node does not look for devices of this vendor");
+        };
+        part.doubt.as_deref().or(match (&part.look, self.standing(pool)) {
+            (Look::Pending, _) => Some("the first look at the hardware has not ended"),
+            (_, Standing::Pending) => Some("no vendor's library is on this node"),
+            (_, Standing::Absent | Standing::Known(_)) => None,
+        })
+    }
+
+    /// Whether every vendor was looked at, or has said why it was not.
+    pub fn settled(&self) -> bool {
+        self.parts.iter().all(|part| part.look != Look::Pending || part.doubt.is_some())
     }
 
     /// How the looks at a pool's devices went so far.

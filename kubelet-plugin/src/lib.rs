@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod failpoints;
 pub mod hardware;
+pub mod health_stream;
 pub mod keyed;
 pub mod kubeapi;
 pub mod live;
