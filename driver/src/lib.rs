@@ -8,6 +8,7 @@ pub mod claim;
 pub mod conditions;
 pub mod controller_config;
 pub mod degrade;
+pub mod device_health;
 #[cfg(test)]
 mod fixtures;
 pub mod hardware;

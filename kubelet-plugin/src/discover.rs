@@ -22,6 +22,8 @@ use crate::vendors::{Source, Vendors};
 const DEADLINE: Duration = Duration::from_secs(60);
 /// A library that was there is gone after so long: while a driver is installed anew, it is away for moments.
 const GONE: Duration = Duration::from_secs(60);
+/// What was seen is not doubted before: one look that fails says little, and as long the kubelet believes what it heard.
+const DOUBTED: Duration = Duration::from_secs(30);
 
 /// What the loop of one vendor works with.
 #[derive(Clone)]
@@ -52,10 +54,11 @@ type Looking = JoinHandle<Result<Inventory, DiscoveryError>>;
 pub async fn run(discover: Discover, period: Duration, stop: CancellationToken) {
     let work = async {
         let (mut looking, mut said, mut missing_since) = (None, String::new(), None);
+        let mut seen_at = Instant::now();
         loop {
             let trouble = match look(&discover.source, &mut looking).await {
                 Ok(inventory) => {
-                    missing_since = None;
+                    (missing_since, seen_at) = (None, Instant::now());
                     take(&discover, Look::Seen(inventory));
                     discover.progress.note(&discover.source, First::Seen);
                     String::new()
@@ -71,6 +74,9 @@ pub async fn run(discover: Discover, period: Duration, stop: CancellationToken) 
                     trouble
                 }
             };
+            if !trouble.is_empty() && (!was_seen(&discover) || seen_at.elapsed() >= DOUBTED) {
+                doubt(&discover, &trouble);
+            }
             said = trouble;
             tokio::time::sleep(period).await;
         }
@@ -126,6 +132,18 @@ fn miss(discover: &Discover, trouble: &str, since: Duration, new: bool) {
 
 fn was_seen(discover: &Discover) -> bool {
     matches!(discover.seen.borrow().look(&discover.source.pool), Some(Look::Seen(_)))
+}
+
+/// Shares why nothing is seen, if that is new.
+fn doubt(discover: &Discover, trouble: &str) {
+    discover.seen.send_if_modified(|seen| {
+        let now = seen.doubted(&discover.source.pool, trouble);
+        let new = **seen != now;
+        if new {
+            *seen = Arc::new(now);
+        }
+        new
+    });
 }
 
 /// Shares a look if it is new.

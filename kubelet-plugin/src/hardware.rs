@@ -44,6 +44,8 @@ struct Part {
     served: Inventory,
     /// Chips of it that get no new claims, or more than that.
     taints: BTreeMap<DeviceUuid, TaintEffect>,
+    /// Why nothing was seen, or nothing for so long that what was seen is in doubt.
+    doubt: Option<String>,
 }
 
 /// What is known of every vendor's devices, by pool and in the vendors' order.
@@ -60,6 +62,7 @@ impl Inventories {
             look: Look::Pending,
             served: nothing(source.backend.vendor()),
             taints: BTreeMap::new(),
+            doubt: None,
         });
         Self { parts: parts.collect() }
     }
@@ -70,6 +73,9 @@ impl Inventories {
     pub fn with(&self, pool: &PoolName, look: Look) -> Self {
         let mut parts = self.parts.clone();
         if let Some(part) = parts.iter_mut().find(|part| part.pool == *pool) {
+            if matches!(look, Look::Seen(_)) {
+                part.doubt = None;
+            }
             part.look = look;
         }
         serve(&mut parts);
@@ -97,6 +103,34 @@ impl Inventories {
         let parts = self.parts.iter().filter(|part| part.pool == *pool);
         let chips = parts.flat_map(|part| part.served.chips.iter().map(move |chip| (part, chip)));
         chips.filter_map(|(part, chip)| Some((chip.name(), *part.taints.get(&chip.uuid)?))).collect()
+    }
+
+    /// With the reason why nothing is seen of one pool's devices. What was seen of them before stays; whether it is
+    /// still so is in doubt, until the next look that says something.
+    #[must_use]
+    pub fn doubted(&self, pool: &PoolName, why: &str) -> Self {
+        let mut parts = self.parts.clone();
+        if let Some(part) = parts.iter_mut().find(|part| part.pool == *pool) {
+            part.doubt = Some(why.to_owned());
+        }
+        Self { parts }
+    }
+
+    /// Why what is known of a pool is in doubt, or why it is nothing; `None` where there is no doubt.
+    pub fn doubt(&self, pool: &str) -> Option<&str> {
+        let Some(part) = self.parts.iter().find(|part| part.pool.as_str() == pool) else {
+            return Some("this node does not look for devices of this vendor");
+        };
+        part.doubt.as_deref().or(match (&part.look, self.standing(pool)) {
+            (Look::Pending, _) => Some("the first look at the hardware has not ended"),
+            (_, Standing::Pending) => Some("no vendor's library is on this node"),
+            (_, Standing::Absent | Standing::Known(_)) => None,
+        })
+    }
+
+    /// Whether every vendor was looked at, or has said why it was not.
+    pub fn settled(&self) -> bool {
+        self.parts.iter().all(|part| part.look != Look::Pending || part.doubt.is_some())
     }
 
     /// How the looks at a pool's devices went so far.

@@ -119,8 +119,14 @@ async fn tell_once(node: &Arc<Node>, seen: &Inventories, told: &mut Told) -> boo
     told.retain(|claim, _| plans.iter().any(|plan| plan.claim == *claim));
     let mut complete = true;
     for plan in plans {
+        let pools = || plan.results.iter().map(|result| result.pool.as_str());
+        if !seen.know(pools()) {
+            // It comes again with the first look.
+            continue;
+        }
         let sick = sick(seen, &plan);
-        if told.get(&plan.claim).map_or(sick.is_empty(), |before| *before == sick) {
+        // What stands in a claim that was not looked at yet may be of an earlier plugin.
+        if told.get(&plan.claim) == Some(&sick) {
             continue;
         }
         match status::read_and_write(node, &plan).await {

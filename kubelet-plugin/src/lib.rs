@@ -13,6 +13,7 @@ pub mod events;
 pub mod failpoints;
 pub mod hardware;
 pub mod health;
+pub mod health_stream;
 pub mod keyed;
 pub mod kubeapi;
 pub mod live;

@@ -1,14 +1,16 @@
 //! What all operations on claims share: checkpoint, materials, API client, hardware, locks and limits. The
 //! operations themselves are `prepare` and `unprepare`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kube::Client;
-use tokio::sync::{Semaphore, SetOnce};
+use tokio::sync::{Semaphore, SetOnce, watch};
 use tokio_util::task::TaskTracker;
-use vnpu_driver::id::{ClaimUid, NodeName};
+use vnpu_driver::hardware::{Chip, Inventory};
+use vnpu_driver::id::{ClaimUid, DeviceName, NodeName, PoolName};
+use vnpu_driver::plan::PreparePlan;
 use vnpu_driver::time::WallTime;
 
 use crate::audit::Audits;
@@ -55,7 +57,7 @@ pub struct Node {
     /// Operations go on when the kubelet gives up waiting; here they are waited for at the end.
     pub tasks: TaskTracker,
     /// Told whenever the devices in use change.
-    pub changed: Arc<tokio::sync::Notify>,
+    pub changed: Arc<watch::Sender<()>>,
 }
 
 impl Node {
@@ -88,7 +90,32 @@ impl Node {
     pub fn note_change(&self) {
         let prepared = self.store.look(|state| state.plans().count());
         self.metrics.prepared.set(i64::try_from(prepared).unwrap_or(i64::MAX));
-        self.changed.notify_one();
+        self.changed.send_replace(());
+    }
+
+    /// The devices that claims hold, by their pools.
+    pub fn in_use(&self) -> BTreeMap<PoolName, BTreeSet<DeviceName>> {
+        self.store.look(|state| {
+            let mut in_use: BTreeMap<PoolName, BTreeSet<DeviceName>> = BTreeMap::new();
+            for (pool, device) in state.plans().flat_map(PreparePlan::devices_in_use) {
+                in_use.entry(pool.clone()).or_default().insert(device);
+            }
+            in_use
+        })
+    }
+
+    /// Devices of a pool that claims hold, and the chips among them that are not in `inventory`, as they were seen last.
+    pub fn held(&self, pool: &PoolName, inventory: &Inventory) -> (BTreeSet<DeviceName>, Vec<Chip>) {
+        self.store.look(|state| {
+            let mut in_use = BTreeSet::new();
+            let mut vanished = BTreeMap::new();
+            for plan in state.plans() {
+                in_use.extend(plan.devices_in_use().filter(|(p, _)| *p == pool).map(|(_, device)| device));
+                let gone = plan.vanished_chips(pool, inventory);
+                vanished.extend(gone.map(|chip| (chip.uuid.clone(), chip.clone())));
+            }
+            (in_use, vanished.into_values().collect())
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::degrade::{Lacking, degrade};
-use vnpu_driver::hardware::{Chip, Inventory};
+use vnpu_driver::hardware::Inventory;
 use vnpu_driver::id::{DeviceName, DeviceUuid, PoolName};
 use vnpu_driver::order::{PublishedOrder, cards_in_order, published_order};
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
@@ -119,7 +119,7 @@ impl Publisher {
     /// One round now, then one whenever something may have changed.
     async fn run(mut self, readiness: Readiness) {
         let mut seen = self.node.seen.clone();
-        let changed = Arc::clone(&self.node.changed);
+        let mut changed = self.node.changed.subscribe();
         let watch =
             watcher(self.slices.clone(), watcher::Config::default().fields(&self.selector)).default_backoff();
         let mut watch = pin!(watch);
@@ -158,7 +158,7 @@ impl Publisher {
                     self.forget_lacking();
                 }
                 _ = seen.changed() => {}
-                () = changed.notified() => {}
+                _ = changed.changed() => {}
                 event = watch.next() => self.heard(event),
                 event = labels.next() => self.heard_node(event),
             }
@@ -348,7 +348,7 @@ impl Publisher {
         sick: &BTreeMap<DeviceName, TaintEffect>,
         labels: &NodeLabels,
     ) -> Result<PoolPlan, PublishError> {
-        let (in_use, vanished) = self.held(pool, inventory);
+        let (in_use, vanished) = self.node.held(pool, inventory);
         // After a restart the slices are the memory of it.
         let observed = &self.observed;
         let order = self.order.entry(pool.clone()).or_insert_with(|| observed_order(pool, observed));
@@ -367,20 +367,6 @@ impl Publisher {
             }
         }
         Ok(degrade(plan, &self.lacking))
-    }
-
-    /// Devices of a pool that claims hold, and the chips among them that discovery no longer sees.
-    fn held(&self, pool: &PoolName, inventory: &Inventory) -> (BTreeSet<DeviceName>, Vec<Chip>) {
-        self.node.store.look(|state| {
-            let mut in_use = BTreeSet::new();
-            let mut vanished = BTreeMap::new();
-            for plan in state.plans() {
-                in_use.extend(plan.devices_in_use().filter(|(p, _)| *p == pool).map(|(_, device)| device));
-                let gone = plan.vanished_chips(pool, inventory);
-                vanished.extend(gone.map(|chip| (chip.uuid.clone(), chip.clone())));
-            }
-            (in_use, vanished.into_values().collect())
-        })
     }
 
     async fn write(&mut self, write: SliceWrite) -> Result<BTreeSet<Lacking>, PublishError> {

@@ -5,8 +5,10 @@ use tonic::{Request, Response, Status};
 use vnpu_driver::DRIVER_NAME;
 use vnpu_proto::pluginregistration as api;
 
-/// The DRA service's versions, newest first, by the names that the kubelet knows.
-const VERSIONS: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
+/// The services behind the endpoint and their versions, newest first, by the names that the kubelet knows: of each
+/// service it takes the newest that it knows itself, and passes over what it does not know.
+const VERSIONS: [&str; 4] =
+    ["v1.DRAPlugin", "v1beta1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth"];
 
 /// What the kubelet said last.
 #[derive(Debug, Clone, PartialEq, Eq)]

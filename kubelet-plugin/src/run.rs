@@ -21,6 +21,7 @@ use crate::discover::{self, Discover, Progress};
 use crate::events::Events;
 use crate::hardware::{Inventories, Seen};
 use crate::health::HealthJudge;
+use crate::health_stream::HealthService;
 use crate::keyed::KeyedLocks;
 use crate::live::{self, Live};
 use crate::materials::Materials;
@@ -132,8 +133,9 @@ fn serve_sockets(
     let service = BoundSocket::bind(&paths.service)?;
     let registration = BoundSocket::bind(&paths.registration)?;
     tracing::info!(registration = %paths.registration.display(), service = %paths.service.display(), "sockets are open");
+    let health = HealthService::new(Arc::clone(place), stop.clone());
     let (dra, token) = (DraService::new(Arc::clone(place)), stop.clone());
-    tasks.spawn(async move { Ok(server::serve_dra(service, dra, token).await?) });
+    tasks.spawn(async move { Ok(server::serve_dra(service, dra, health, token).await?) });
     let token = stop.clone();
     tasks.spawn(async move { Ok(server::serve_registration(registration, &endpoint, token).await?) });
     Ok(())

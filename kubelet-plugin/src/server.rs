@@ -8,17 +8,22 @@ use futures::Stream;
 use futures::stream::unfold;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use vnpu_proto::dra::{v1, v1beta1};
+use vnpu_proto::dra_health;
 use vnpu_proto::pluginregistration::registration_server::RegistrationServer;
 
 use crate::authority::AuthorityStream;
+use crate::health_stream::HealthService;
 use crate::registration::{Registered, Registration};
 use crate::service::DraService;
 use crate::sockets::{BoundSocket, Place, SocketError};
 
 /// Longest pause between attempts to register after a refusal.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long an answer may take to its reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
@@ -78,22 +83,45 @@ async fn accept(socket: &BoundSocket) -> io::Result<AuthorityStream<UnixStream>>
     accepted.map(AuthorityStream::new)
 }
 
-/// Serves both versions of DRA on `socket` until `stop`; the socket is removed then. When it is removed before, it
-/// is bound again.
+/// Serves both versions of DRA and of the devices' health on `socket` until `stop`; the socket is removed then. When it
+/// is removed before, it is bound again.
 ///
 /// # Errors
 /// The server failed.
 pub async fn serve_dra(
     socket: BoundSocket,
     service: DraService,
+    health: HealthService,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    Server::builder()
+    let calls = service.calls();
+    let serving = Server::builder()
         .add_service(v1::dra_plugin_server::DraPluginServer::new(service.clone()))
         .add_service(v1beta1::dra_plugin_server::DraPluginServer::new(service))
-        .serve_with_incoming_shutdown(lasting_connections(socket), stop.cancelled_owned())
-        .await?;
-    Ok(())
+        .add_service(dra_health::v1::dra_resource_health_server::DraResourceHealthServer::new(health.clone()))
+        .add_service(dra_health::v1alpha1::dra_resource_health_server::DraResourceHealthServer::new(health))
+        .serve_with_incoming_shutdown(lasting_connections(socket), stop.clone().cancelled_owned());
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = answered(&calls, &stop) => {
+            tracing::warn!("a watch on the devices' health is not read to its end");
+            Ok(())
+        }
+    }
+}
+
+/// Waits until `stop`, and then until every call has been answered for some time. A watch whose reader stands still
+/// does not see its own end, and is not waited for.
+async fn answered(calls: &TaskTracker, stop: &CancellationToken) {
+    stop.cancelled().await;
+    calls.close();
+    loop {
+        calls.wait().await;
+        tokio::time::sleep(LAST_WORDS).await;
+        if calls.is_empty() {
+            return;
+        }
+    }
 }
 
 /// Serves registration on `first`, and on new sockets at its path as often as needed, until `stop`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_proto::dra::{v1, v1beta1};
@@ -23,12 +24,18 @@ const UNPREPARE: &str = "unprepare";
 #[derive(Clone)]
 pub struct DraService {
     node: Arc<SetOnce<Arc<Node>>>,
+    calls: TaskTracker,
 }
 
 impl DraService {
     /// A service that works with what is put into `node`.
     pub fn new(node: Arc<SetOnce<Arc<Node>>>) -> Self {
-        Self { node }
+        Self { node, calls: TaskTracker::new() }
+    }
+
+    /// The calls that wait for their answer; to be waited for at the end.
+    pub fn calls(&self) -> TaskTracker {
+        self.calls.clone()
     }
 
     /// Runs one operation per claim, side by side, each within the deadline. The work itself is not cut off: a
@@ -43,6 +50,7 @@ impl DraService {
         T: Send + 'static,
         F: Future<Output = Result<T, OperationError>> + Send + 'static,
     {
+        let _call = self.calls.token();
         let running = claims.into_iter().map(|claim| {
             let uid = claim.uid.clone();
             let one = self.one(operation, claim, &run);

@@ -75,6 +75,12 @@ pub async fn write(
     if observed.is_some_and(|claim| status_current(&statuses, claim)) {
         return Ok(());
     }
+    let told = |claim: &ResourceClaim| statuses.iter().all(|status| was_ready(status, claim).is_some());
+    let known = node.seen.borrow().know(plan.results.iter().map(|result| result.pool.as_str()));
+    if !known && observed.is_some_and(told) {
+        // What it says of its devices' health is better than nothing.
+        return Ok(());
+    }
     let client = node.client.wait().await.clone();
     let api: Api<ResourceClaim> = Api::namespaced(client, &plan.namespace);
     let patch = status_patch(plan, &statuses, observed, Node::now());

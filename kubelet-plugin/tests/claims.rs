@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper_util::rt::TokioIo;
 use serde_json::json;
 use support::{Bench, name, settle, uid};
 use tokio::net::UnixStream;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use vnpu_driver::record::ClaimState;
+use vnpu_kubelet_plugin::health_stream::HealthService;
 use vnpu_kubelet_plugin::node::Node;
 use vnpu_kubelet_plugin::prepare::{ClaimName, prepare};
 use vnpu_kubelet_plugin::reconcile::{reconcile, recover_all};
@@ -31,12 +31,9 @@ async fn dial(bench: &Bench, node: &Arc<Node>) -> (Channel, CancellationToken) {
     let place: Arc<SetOnce<Arc<Node>>> = Arc::default();
     let _ = place.set(Arc::clone(node));
     let stop = CancellationToken::new();
-    tokio::spawn(serve_dra(BoundSocket::bind(&path).unwrap(), DraService::new(place), stop.clone()));
-    let connect = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    (Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap(), stop)
+    let (dra, health) = (DraService::new(Arc::clone(&place)), HealthService::new(place, stop.clone()));
+    tokio::spawn(serve_dra(BoundSocket::bind(&path).unwrap(), dra, health, stop.clone()));
+    (support::dial(path).await, stop)
 }
 
 fn wire(n: u32) -> v1::Claim {

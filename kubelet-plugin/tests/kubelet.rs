@@ -13,29 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use standin_protocol::{Fault, Machine};
 use support::api::FakeApi;
 use support::process::{Node, PATIENCE, PLUGIN, Running};
-use support::uid;
-use tokio::net::UnixStream;
+use support::{connect, dial, uid};
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use vnpu_proto::dra::v1;
+use vnpu_proto::dra_health;
 use vnpu_proto::pluginregistration::registration_client::RegistrationClient;
 use vnpu_proto::pluginregistration::{InfoRequest, PluginInfo};
 
 /// How long the kubelet waits for GetInfo.
 const GET_INFO: Duration = Duration::from_secs(1);
-
-async fn dial(path: PathBuf) -> Channel {
-    let connect = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap()
-}
 
 fn sockets(node: &Node) -> [PathBuf; 2] {
     [node.path("registry/vnpu.dev-reg.sock"), node.path("plugins/vnpu.dev/dra.sock")]
@@ -119,7 +110,14 @@ async fn get_info_is_exact_and_in_time_while_everything_behind_it_hangs() {
         r#type: "DRAPlugin".to_owned(),
         name: "vnpu.dev".to_owned(),
         endpoint: sockets(&node)[1].display().to_string(),
-        supported_versions: ["v1.DRAPlugin", "v1beta1.DRAPlugin"].map(str::to_owned).to_vec(),
+        supported_versions: [
+            "v1.DRAPlugin",
+            "v1beta1.DRAPlugin",
+            "v1.DRAResourceHealth",
+            "v1alpha1.DRAResourceHealth",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     };
     assert_eq!(get_info(&node).await, exact);
     running.until("a hanging library", |r| {
@@ -201,6 +199,31 @@ async fn sigterm_lets_a_prepare_in_flight_be_answered_and_leaves_no_socket() {
     assert_eq!(ended(&mut running), Some(0));
     assert!(!registration.exists() && !service.exists());
     assert!(node.path(&format!("cdi/vnpu.dev-claim_{}.json", uid(1))).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_watches_on_health_and_waits_for_none_that_is_not_read() {
+    use dra_health::v1::NodeWatchResourcesRequest;
+    use dra_health::v1::dra_resource_health_client::DraResourceHealthClient;
+
+    let (node, _api) = node_and_api(&Machine::ascend_910c(64, 65536)).await;
+    let mut running = start(&node);
+    let [_, service] = sockets(&node);
+    let mut read = DraResourceHealthClient::new(dial(service.clone()).await);
+    let mut read = read.node_watch_resources(NodeWatchResourcesRequest {}).await.unwrap().into_inner();
+    let first = timeout(PATIENCE, read.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(first.devices.len(), 3 * 64);
+    // Room for less than one message.
+    let narrow = Endpoint::from_static("http://localhost").initial_stream_window_size(1024);
+    let mut unread = DraResourceHealthClient::new(connect(narrow, service).await);
+    let _unread = unread.node_watch_resources(NodeWatchResourcesRequest {}).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    terminate(&running);
+    assert_eq!(timeout(PATIENCE, read.message()).await.unwrap().unwrap(), None);
+    assert_eq!(ended(&mut running), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}; {}", begun.elapsed(), log(&node));
+    assert!(log(&node).contains("a watch on the devices' health is not read to its end"), "{}", log(&node));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,3 +20,17 @@ pub mod dra {
         include!("generated/k8s.io.kubelet.pkg.apis.dra.v1beta1.rs");
     }
 }
+
+/// The service that tells the devices' health.
+pub mod dra_health {
+    /// Version `v1`, from Kubernetes 1.37 on.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!("generated/v1.rs");
+    }
+    /// Version `v1alpha1`, the same in all but the name.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod v1alpha1 {
+        include!("generated/v1alpha1.rs");
+    }
+}

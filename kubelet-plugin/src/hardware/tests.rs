@@ -17,6 +17,7 @@ fn pending() -> Inventories {
         look: Look::Pending,
         served: nothing(vendor),
         taints: BTreeMap::new(),
+        doubt: None,
     };
     Inventories { parts: vec![part(Vendor::Ascend, A), part(Vendor::Nvidia, N)] }
 }
@@ -63,6 +64,25 @@ fn of_a_vendor_that_was_not_looked_at_nothing_is_known_and_of_a_missing_one_only
     let hanging = none.with(&pool(N), seen(Vendor::Nvidia, &[("GPU-0", 1)]));
     assert_eq!(hanging.standing(A), Standing::Pending);
     assert!(hanging.know([N].into_iter()) && !hanging.know([A].into_iter()));
+}
+
+#[test]
+fn what_is_known_is_in_doubt_until_the_next_look_that_says_something() {
+    let none = pending();
+    assert!(!none.settled());
+    assert_eq!(none.doubt(A), Some("the first look at the hardware has not ended"));
+    assert_eq!(none.doubt("n/other"), Some("this node does not look for devices of this vendor"));
+    let hanging = none.doubted(&pool(A), "it hangs").with(&pool(N), Look::Missing);
+    assert!(hanging.settled());
+    assert_eq!(hanging.doubt(A), Some("it hangs"));
+    assert_eq!(hanging.doubt(N), Some("no vendor's library is on this node"));
+    let one = hanging.with(&pool(A), seen(Vendor::Ascend, &[("NPU-0", 1)]));
+    assert_eq!((one.doubt(A), one.doubt(N)), (None, None), "the other vendor's is absent");
+    let doubted = one.doubted(&pool(A), "it hangs");
+    assert_eq!((doubted.doubt(A), uuids(&doubted, A)), (Some("it hangs"), uuids(&one, A)));
+    // A library that is away for a moment is no answer.
+    assert_eq!(doubted.with(&pool(A), Look::Missing).doubt(A), Some("it hangs"));
+    assert_eq!(doubted.with(&pool(A), seen(Vendor::Ascend, &[("NPU-0", 1)])), one);
 }
 
 #[test]

@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tokio::sync::{SetOnce, watch};
 use tokio_util::task::TaskTracker;
+use tonic::transport::{Channel, Endpoint};
 use vnpu_discovery::{Backend, DiscoveryError, VendorLibrary};
 use vnpu_driver::hardware::{
     Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessError, ProcessMemory,
@@ -292,6 +295,20 @@ impl Bench {
             Err(_) => BTreeSet::new(),
         }
     }
+}
+
+/// Connects to a socket.
+pub async fn dial(path: PathBuf) -> Channel {
+    connect(Endpoint::from_static("http://localhost"), path).await
+}
+
+/// As [`dial`], with what `endpoint` says of the connection.
+pub async fn connect(endpoint: Endpoint, path: PathBuf) -> Channel {
+    let connect = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connect).await.unwrap()
 }
 
 pub fn uid(n: u32) -> String {

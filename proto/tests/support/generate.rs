@@ -1,7 +1,13 @@
 // Shared by the generator and the drift test: what is compiled, and with which options.
 
 /// The protos of this crate, by file name.
-const PROTOS: [&str; 3] = ["pluginregistration.proto", "dra_v1.proto", "dra_v1beta1.proto"];
+const PROTOS: [&str; 5] = [
+    "pluginregistration.proto",
+    "dra_v1.proto",
+    "dra_v1beta1.proto",
+    "dra_health_v1.proto",
+    "dra_health_v1alpha1.proto",
+];
 
 fn generate(root: &std::path::Path, out: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
     let protos = root.join("protos");

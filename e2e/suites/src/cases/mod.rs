@@ -19,6 +19,7 @@ mod explained;
 mod gate;
 mod guard;
 mod handover;
+mod health;
 mod identity;
 mod kinds;
 mod live;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Case> {
         slices::CASES,
         single_die::CASES,
         identity::CASES,
+        health::CASES,
         kinds::CASES,
         sickness::CASES,
         resilience::CASES,
