@@ -201,6 +201,10 @@ impl TaintEffect {
 /// Key of the taint on sick or vanished devices.
 pub const UNHEALTHY_TAINT: &str = "vnpu.dev/unhealthy";
 
+/// Key of the taint by which an administrator takes devices out of service (`kubectl vnpu drain`). It is not in slices,
+/// but in DeviceTaintRules.
+pub const DRAIN_TAINT: &str = "vnpu.dev/drain";
+
 /// One taint of a device. When it was added is the API server's to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taint {

@@ -9,3 +9,4 @@ mod fixtures;
 pub mod slice;
 pub mod status;
 pub mod sync;
+pub mod taint_rule;

@@ -43,6 +43,8 @@ pub(crate) enum ClusterError {
     /// The answer is an error.
     #[error("cannot {what}: {message}{hint}")]
     Call {
+        /// The API server's status, where it is that who says no.
+        code: Option<u16>,
         /// Such as `list resourceslices`.
         what: String,
         /// The API server's words, or the client's.
@@ -58,9 +60,21 @@ pub(crate) enum ClusterError {
     },
 }
 
+impl ClusterError {
+    /// Whether the API server knows neither object nor kind.
+    pub(crate) fn is_not_served(&self) -> bool {
+        matches!(self, Self::Call { code: Some(404), .. })
+    }
+
+    /// Whether the user may not do it.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Call { code: Some(403), .. })
+    }
+}
+
 /// A call that failed.
 pub(crate) fn failed(what: &str, error: &kube::Error) -> ClusterError {
-    let (message, hint) = match error {
+    let (code, message, hint) = match error {
         kube::Error::Api(status) => {
             let message =
                 if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
@@ -72,11 +86,11 @@ pub(crate) fn failed(what: &str, error: &kube::Error) -> ClusterError {
                 }
                 _ => "",
             };
-            (message, hint)
+            (Some(status.code), message, hint)
         }
-        other => (with_causes(other), ""),
+        other => (None, with_causes(other), ""),
     };
-    ClusterError::Call { what: what.to_owned(), message, hint }
+    ClusterError::Call { code, what: what.to_owned(), message, hint }
 }
 
 /// An error with what caused it, as far as it does not say so itself.
@@ -164,7 +178,10 @@ where
 }
 
 /// Runs a verb that talks to the cluster.
-pub(crate) fn block_on<T>(verb: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+///
+/// # Errors
+/// The verb's, or there is no runtime for it.
+pub(crate) fn block_on<T, E: From<ClusterError>>(verb: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| ClusterError::Setup(e.to_string()))?.block_on(verb)
 }

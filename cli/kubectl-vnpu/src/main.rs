@@ -2,6 +2,7 @@
 
 mod cluster;
 mod devices;
+mod drain;
 mod lint;
 mod nodes;
 mod output;
@@ -38,6 +39,17 @@ enum Verb {
     /// and why they were refused, and what has happened since. Where the controller knows nothing of the pod, what the
     /// pod itself tells is shown. The exit code is 1 when there is no such pod, and 2 when the cluster cannot be asked.
     Why(why::WhyArguments),
+    /// Take chips of a node out of service.
+    ///
+    /// No new claim gets them, nor the modules that they are part of; the other chips of those modules go on being given
+    /// out. Pods that use them stay, or are evicted with --evict. It is done by DeviceTaintRules, which Kubernetes serves
+    /// from 1.37 on. The exit code is 1 when a chip is not known, or the name of several, and 2 when the cluster cannot be
+    /// asked or does not serve the rules.
+    Drain(drain::DrainArguments),
+    /// Bring chips of a node back into service.
+    ///
+    /// Only what `drain` did is undone; other taints stay. The exit codes are those of `drain`.
+    Undrain(drain::UndrainArguments),
     /// Show what there is.
     #[command(subcommand)]
     Get(Get),
@@ -63,6 +75,8 @@ fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Lint(arguments) => lint::lint(&arguments),
         Verb::Why(arguments) => why::why(&arguments),
+        Verb::Drain(arguments) => drain::drain(&arguments),
+        Verb::Undrain(arguments) => drain::undrain(&arguments),
         Verb::Get(Get::Nodes(arguments)) => nodes::nodes(&arguments),
         Verb::Get(Get::Pool(arguments)) => pool::pool(&arguments),
     }

@@ -35,7 +35,7 @@ pub(crate) struct NodesArguments {
 
 /// Shows the nodes.
 pub(crate) fn nodes(arguments: &NodesArguments) -> ExitCode {
-    let all = match block_on(devices::fetch(&arguments.cluster)) {
+    let all = match block_on(devices::nodes_of(&arguments.cluster)) {
         Ok(all) => all,
         Err(error) => return output::complain("get nodes", &error, UNREACHABLE),
     };

@@ -27,7 +27,7 @@ pub(crate) struct PoolArguments {
 
 /// Shows the kinds.
 pub(crate) fn pool(arguments: &PoolArguments) -> ExitCode {
-    let nodes = match block_on(devices::fetch(&arguments.cluster)) {
+    let nodes = match block_on(devices::nodes_of(&arguments.cluster)) {
         Ok(nodes) => nodes,
         Err(error) => return output::complain("get pool", &error, UNREACHABLE),
     };

@@ -15,6 +15,7 @@ use server::Server;
 
 const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
+const RULES: &str = "/apis/resource.k8s.io/v1/devicetaintrules";
 const POD: &str = "/api/v1/namespaces/bank/pods/train-1";
 const EVENTS: &str = "/api/v1/namespaces/bank/events";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/vnpu-system/leases/vnpu-controller";
@@ -68,6 +69,7 @@ fn nodes_are_shown_without_the_controller() {
             format!("{SLICES}?&fieldSelector=spec.driver%3Dvnpu.dev&limit=500"),
             format!("{CLAIMS}?&limit=500"),
             format!("{CLAIMS}?&limit=500&continue=more"),
+            format!("{RULES}?&limit=500"),
         ]
     );
 }

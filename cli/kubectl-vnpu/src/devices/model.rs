@@ -1,6 +1,11 @@
 //! Nodes, their modules and chips, and who holds what of them. Pure, and without the API's types.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use vnpu_driver::slices::DRAIN_TAINT;
+
+use super::tolerance::Tolerance;
 
 /// A node with devices of this driver.
 #[derive(Debug, Clone, Serialize)]
@@ -46,6 +51,30 @@ pub(crate) struct Unpublished {
     pub(crate) claim: String,
 }
 
+/// What keeps claims away from a device; in text and in JSON `key=value:effect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taint {
+    /// Its key.
+    pub(crate) key: String,
+    /// Its value; may be empty.
+    pub(crate) value: String,
+    /// `NoSchedule` or `NoExecute`.
+    pub(crate) effect: String,
+}
+
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, effect } = self;
+        if value.is_empty() { write!(f, "{key}:{effect}") } else { write!(f, "{key}={value}:{effect}") }
+    }
+}
+
+impl Serialize for Taint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A module with its chips, or one chip of single-die hardware.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,8 +83,8 @@ pub(crate) struct Module {
     pub(crate) module: Option<i64>,
     /// The name of the device that is the whole module; empty while none is published.
     pub(crate) device: String,
-    /// Taints of that device, as a chip's; those of its chips are theirs.
-    pub(crate) taints: Vec<String>,
+    /// Taints of that device; those of its chips are theirs.
+    pub(crate) taints: Vec<Taint>,
     /// The chips, by die.
     pub(crate) chips: Vec<Chip>,
 }
@@ -92,8 +121,8 @@ pub(crate) struct Chip {
     pub(crate) memory: u64,
     /// Percent of one chip's compute: 100 for a chip, less for a part of one.
     pub(crate) cores: u64,
-    /// Taints that keep new claims away, as `key=value:effect`.
-    pub(crate) taints: Vec<String>,
+    /// Taints that keep new claims away: those that its node published, and those of DeviceTaintRules.
+    pub(crate) taints: Vec<Taint>,
     /// Who holds it, or shares of it.
     pub(crate) held: Vec<Share>,
 }
@@ -112,6 +141,9 @@ pub(crate) struct Share {
     pub(crate) memory: u64,
     /// Percent of the chip.
     pub(crate) cores: u64,
+    /// How long it keeps the chip when that is drained with eviction.
+    #[serde(skip)]
+    pub(crate) tolerance: Tolerance,
 }
 
 /// How a chip is, in one word.
@@ -126,6 +158,8 @@ pub(crate) enum State {
     Full,
     /// New claims are kept away.
     Sick,
+    /// An administrator took it out of service, and nothing else keeps claims away.
+    Drained,
     /// The die is not published.
     Absent,
 }
@@ -147,7 +181,8 @@ impl Chip {
             return State::Absent;
         }
         if !self.taints.is_empty() {
-            return State::Sick;
+            let drained = self.taints.iter().all(|taint| taint.key == DRAIN_TAINT);
+            return if drained { State::Drained } else { State::Sick };
         }
         if self.held.is_empty() {
             return State::Free;
@@ -169,7 +204,7 @@ impl Chip {
             State::Shared(_) => {
                 (self.memory.saturating_sub(self.memory_held()), self.cores.saturating_sub(self.cores_held()))
             }
-            State::Full | State::Sick | State::Absent => (0, 0),
+            State::Full | State::Sick | State::Drained | State::Absent => (0, 0),
         }
     }
 }

@@ -7,8 +7,10 @@ use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::claim::{AllocationResult, Claim};
 use vnpu_driver::quantity::Quantity;
 use vnpu_kube_types::claim::read_claim;
+use vnpu_kube_types::taint_rule::TaintRule;
 
-use super::model::{Chip, Module, Node, Pool, Share, Unpublished};
+use super::model::{Chip, Module, Node, Pool, Share, Taint, Unpublished};
+use super::tolerance::{Tolerance, tolerance};
 
 /// The attribute `type` of a part of a chip.
 const PARTITION: &str = "partition";
@@ -18,14 +20,20 @@ const PARTITION: &str = "partition";
 pub(crate) struct Holder {
     claim: String,
     pods: Vec<String>,
-    results: Vec<AllocationResult>,
+    results: Vec<(AllocationResult, Tolerance)>,
 }
 
 /// What a claim holds; `None` when it is nothing of this driver.
 pub(crate) fn holder(object: &api::ResourceClaim) -> Option<Holder> {
     let Claim { namespace, name, results, reserved_for, .. } = read_claim(object).ok()?;
     // Who looks with administrative access takes nothing.
-    let results: Vec<_> = results.into_iter().filter(|result| !result.admin_access).collect();
+    let results = results.into_iter().filter(|result| !result.admin_access);
+    let results: Vec<_> = results
+        .map(|result| {
+            let tolerance = tolerated(object, &result);
+            (result, tolerance)
+        })
+        .collect();
     let pods = reserved_for.into_iter().filter(|consumer| consumer.is_pod()).map(|pod| pod.name);
     (!results.is_empty()).then(|| Holder {
         claim: format!("{namespace}/{name}"),
@@ -34,15 +42,26 @@ pub(crate) fn holder(object: &api::ResourceClaim) -> Option<Holder> {
     })
 }
 
+/// What the claim says of eviction from a device.
+fn tolerated(object: &api::ResourceClaim, result: &AllocationResult) -> Tolerance {
+    let allocation = object.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let results = allocation.and_then(|a| a.devices.as_ref()?.results.as_ref());
+    let tolerations = results.and_then(|results| results.get(result.index)?.tolerations.as_deref());
+    tolerance(tolerations.unwrap_or_default())
+}
+
+/// A claim and what it holds of a device.
+type Part<'a> = (&'a Holder, &'a AllocationResult, Tolerance);
+
 /// Who holds a device, by pool and device.
-type Held<'a> = BTreeMap<(&'a str, &'a str), Vec<(&'a Holder, &'a AllocationResult)>>;
+type Held<'a> = BTreeMap<(&'a str, &'a str), Vec<Part<'a>>>;
 
 /// All nodes: super-pod by super-pod, leaf by leaf.
-pub(crate) fn nodes(slices: &[api::ResourceSlice], holders: &[Holder]) -> Vec<Node> {
+pub(crate) fn nodes(slices: &[api::ResourceSlice], holders: &[Holder], rules: &[TaintRule]) -> Vec<Node> {
     let mut held = Held::new();
     for holder in holders {
-        for result in &holder.results {
-            held.entry((&result.pool, &result.device)).or_default().push((holder, result));
+        for (result, tolerance) in &holder.results {
+            held.entry((&result.pool, &result.device)).or_default().push((holder, result, *tolerance));
         }
     }
     let mut pools: BTreeMap<(&str, &str), Vec<&api::ResourceSlice>> = BTreeMap::new();
@@ -52,7 +71,7 @@ pub(crate) fn nodes(slices: &[api::ResourceSlice], holders: &[Holder]) -> Vec<No
     }
     let mut nodes: Vec<Node> = Vec::new();
     for ((node, name), slices) in pools {
-        let (pool, place) = pool(name, &slices, &held);
+        let (pool, place) = pool(name, &slices, &held, rules);
         if nodes.last().is_none_or(|last| last.name != node) {
             let node = node.to_owned();
             nodes.push(Node { name: node, leaf: String::new(), superpod: String::new(), pools: Vec::new() });
@@ -71,13 +90,19 @@ pub(crate) fn nodes(slices: &[api::ResourceSlice], holders: &[Holder]) -> Vec<No
 }
 
 /// A pool, with leaf and super-pod as its devices say.
-fn pool(name: &str, slices: &[&api::ResourceSlice], held: &Held<'_>) -> (Pool, (String, String)) {
+fn pool(
+    name: &str,
+    slices: &[&api::ResourceSlice],
+    held: &Held<'_>,
+    rules: &[TaintRule],
+) -> (Pool, (String, String)) {
     // Only the newest generation counts, and the pool is whole when all its slices are there.
     let newest = slices.iter().map(|s| s.spec.pool.generation).max().unwrap_or_default();
     let current: Vec<_> = slices.iter().filter(|s| s.spec.pool.generation == newest).collect();
     let count = current.first().map(|s| s.spec.pool.resource_slice_count).unwrap_or_default();
     let devices: Vec<&api::Device> = current.iter().flat_map(|s| s.spec.devices.iter().flatten()).collect();
     let first = devices.first();
+    let rules: Vec<&TaintRule> = rules.iter().filter(|rule| rule.is_about_pool(name)).collect();
     let models: BTreeSet<String> = devices.iter().map(|d| text(d, "model")).collect();
     let word = |attribute: &str| first.map(|d| text(d, attribute)).unwrap_or_default();
     let published: BTreeSet<&str> = devices.iter().map(|d| d.name.as_str()).collect();
@@ -86,7 +111,7 @@ fn pool(name: &str, slices: &[&api::ResourceSlice], held: &Held<'_>) -> (Pool, (
     let unpublished = unpublished.flat_map(|((_, device), holders)| {
         holders
             .iter()
-            .map(|(holder, _)| Unpublished { device: (*device).to_owned(), claim: holder.claim.clone() })
+            .map(|(holder, ..)| Unpublished { device: (*device).to_owned(), claim: holder.claim.clone() })
     });
     let pool = Pool {
         name: name.to_owned(),
@@ -94,25 +119,26 @@ fn pool(name: &str, slices: &[&api::ResourceSlice], held: &Held<'_>) -> (Pool, (
         model: models.into_iter().filter(|model| !model.is_empty()).collect::<Vec<_>>().join(","),
         driver_version: word("driverVersion"),
         incomplete: usize::try_from(count).ok() != Some(current.len()),
-        modules: modules(name, &devices, held),
+        modules: modules(name, &devices, held, &rules),
         unpublished: unpublished.collect(),
     };
     (pool, (word("leaf"), word("superpod")))
 }
 
-fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>) -> Vec<Module> {
+fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>, rules: &[&TaintRule]) -> Vec<Module> {
     let mut modules: BTreeMap<i64, Module> = BTreeMap::new();
     let mut alone: Vec<Module> = Vec::new();
     let mut whole: Vec<(i64, &api::Device)> = Vec::new();
     for device in devices {
+        let taints = || taints(pool, device, rules);
         let shares = shares(held.get(&(pool, device.name.as_str())), device);
         match number(device, "module").filter(|card| *card >= 0) {
             Some(card) if text(device, "type") == "module" => whole.push((card, device)),
             Some(card) => {
                 let module = modules.entry(card).or_insert_with(|| empty(Some(card)));
-                module.chips.push(chip(device, shares));
+                module.chips.push(chip(device, shares, taints()));
             }
-            None => alone.push(Module { chips: vec![chip(device, shares)], ..empty(None) }),
+            None => alone.push(Module { chips: vec![chip(device, shares, taints())], ..empty(None) }),
         }
     }
     for module in modules.values_mut() {
@@ -120,10 +146,12 @@ fn modules(pool: &str, devices: &[&api::Device], held: &Held<'_>) -> Vec<Module>
         fill(module, devices);
     }
     for (card, device) in whole {
-        let module =
-            modules.entry(card).or_insert_with(|| Module { chips: halves(device), ..empty(Some(card)) });
+        let taints = taints(pool, device, rules);
+        let module = modules
+            .entry(card)
+            .or_insert_with(|| Module { chips: halves(device, &taints), ..empty(Some(card)) });
         module.device.clone_from(&device.name);
-        module.taints = taints(device);
+        module.taints = taints;
         for share in shares(held.get(&(pool, device.name.as_str())), device) {
             for chip in module.chips.iter_mut().filter(|chip| !chip.device.is_empty()) {
                 let (memory, cores) = (chip.memory, chip.cores);
@@ -171,24 +199,29 @@ fn absent(model: String) -> Chip {
 }
 
 /// The chips of a module that is published only as a whole.
-fn halves(device: &api::Device) -> Vec<Chip> {
-    let module = chip(device, Vec::new());
+fn halves(device: &api::Device, taints: &[Taint]) -> Vec<Chip> {
+    let module = chip(device, Vec::new(), taints.to_vec());
     let count = number(device, "chips").unwrap_or(2).clamp(1, 8).unsigned_abs();
     let half = |_| Chip { memory: module.memory / count, cores: 100, ..module.clone() };
     (0..count).map(half).collect()
 }
 
-/// Taints that keep claims away, as `key=value:effect`.
-fn taints(device: &api::Device) -> Vec<String> {
-    let taints = device.taints.iter().flatten().filter(|taint| taint.effect != "None");
-    let taints = taints.map(|t| match t.value.as_deref().filter(|value| !value.is_empty()) {
-        Some(value) => format!("{}={value}:{}", t.key, t.effect),
-        None => format!("{}:{}", t.key, t.effect),
+/// Taints that keep claims away: of the slice, and of rules.
+fn taints(pool: &str, device: &api::Device, rules: &[&TaintRule]) -> Vec<Taint> {
+    let own = device.taints.iter().flatten().filter(|taint| taint.effect != "None").map(|taint| Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone().unwrap_or_default(),
+        effect: taint.effect.clone(),
     });
-    taints.collect()
+    let rules = rules.iter().filter(|rule| rule.is_about(pool, &device.name)).map(|rule| Taint {
+        key: rule.key.clone(),
+        value: rule.value.clone(),
+        effect: rule.effect.as_str().to_owned(),
+    });
+    own.chain(rules).collect()
 }
 
-fn chip(device: &api::Device, held: Vec<Share>) -> Chip {
+fn chip(device: &api::Device, held: Vec<Share>, taints: Vec<Taint>) -> Chip {
     let profile = || Some(text(device, "profile")).filter(|profile| !profile.is_empty());
     let is_part = text(device, "type") == PARTITION;
     Chip {
@@ -199,14 +232,14 @@ fn chip(device: &api::Device, held: Vec<Share>) -> Chip {
         shareable: device.allow_multiple_allocations == Some(true),
         memory: capacity(device, "memory").unwrap_or_default(),
         cores: capacity(device, "cores").unwrap_or(100),
-        taints: taints(device),
+        taints,
         held,
     }
 }
 
-fn shares(holders: Option<&Vec<(&Holder, &AllocationResult)>>, device: &api::Device) -> Vec<Share> {
+fn shares(holders: Option<&Vec<Part<'_>>>, device: &api::Device) -> Vec<Share> {
     let whole = (capacity(device, "memory").unwrap_or_default(), capacity(device, "cores").unwrap_or(100));
-    let share = |(holder, result): &(&Holder, &AllocationResult)| {
+    let share = |(holder, result, tolerance): &Part<'_>| {
         let consumed = |name: &str, otherwise: u64| {
             let text = result.consumed_capacity.get(name);
             text.map_or(otherwise, |text| text.parse::<Quantity>().map(Quantity::ceil).unwrap_or(otherwise))
@@ -218,6 +251,7 @@ fn shares(holders: Option<&Vec<(&Holder, &AllocationResult)>>, device: &api::Dev
             whole: memory >= whole.0 && cores >= whole.1,
             memory,
             cores,
+            tolerance: *tolerance,
         }
     };
     holders.into_iter().flatten().map(share).collect()

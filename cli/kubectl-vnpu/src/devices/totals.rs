@@ -14,7 +14,7 @@ pub(crate) struct Totals {
     pub(crate) modules: u64,
     /// Those that a claim could get whole.
     pub(crate) free_modules: u64,
-    /// Those of which one chip is free: the other one is held, sick or not there.
+    /// Those of which one chip is free: the other one is held, sick, drained or not there.
     pub(crate) half_modules: u64,
     /// Whole chips that are published.
     pub(crate) chips: u64,
@@ -24,8 +24,10 @@ pub(crate) struct Totals {
     pub(crate) partitions: u64,
     /// Those that nobody holds.
     pub(crate) free_partitions: u64,
-    /// Chips and partitions with a taint.
+    /// Chips and partitions with a taint that is no drain's.
     pub(crate) sick: u64,
+    /// Chips and partitions that an administrator took out of service.
+    pub(crate) drained: u64,
     /// Dies of modules that are not published.
     pub(crate) gone: u64,
     /// Shares of chips.
@@ -75,6 +77,7 @@ impl Totals {
             partitions: u64::from(is_here && is_part),
             free_partitions: u64::from(state == State::Free && is_part),
             sick: u64::from(state == State::Sick),
+            drained: u64::from(state == State::Drained),
             gone: u64::from(!is_here),
             shares: u64::try_from(shares).unwrap_or(u64::MAX),
             memory: chip.memory,
@@ -97,6 +100,7 @@ impl AddAssign for Totals {
             (&mut self.partitions, other.partitions),
             (&mut self.free_partitions, other.free_partitions),
             (&mut self.sick, other.sick),
+            (&mut self.drained, other.drained),
             (&mut self.gone, other.gone),
             (&mut self.shares, other.shares),
             (&mut self.memory, other.memory),

@@ -3,7 +3,7 @@
 use vnpu_driver::quantity::Bytes;
 
 use super::draw::free;
-use crate::devices::{Chip, Module, Node, Pool, Share, State, Totals, remarks};
+use crate::devices::{Chip, Module, Node, Pool, Share, State, Taint, Totals, remarks};
 use crate::output::{clean, columns, memory, or_none};
 
 /// The nodes, one after the other.
@@ -49,8 +49,9 @@ fn table(pool: &Pool) -> Vec<String> {
 
 /// What makes chips sick, and modules.
 fn taints(pool: &Pool) -> Vec<String> {
-    let said = |device: &str, taints: &[String]| {
-        (!taints.is_empty()).then(|| clean(&format!("{device} has the taint {}", taints.join(", "))))
+    let said = |device: &str, taints: &[Taint]| {
+        let words: Vec<String> = taints.iter().map(Taint::to_string).collect();
+        (!words.is_empty()).then(|| clean(&format!("{device} has the taint {}", words.join(", "))))
     };
     let of_module = |module: &Module| {
         let mut lines: Vec<String> =
@@ -87,14 +88,13 @@ fn state(chip: &Chip) -> String {
         1 => Some("1 share".to_owned()),
         many => Some(format!("{many} shares")),
     };
+    let use_of_it = if chip.held.is_empty() { "" } else { ", in use" };
     match chip.state() {
         State::Free => "free".to_owned(),
         State::Shared(_) => shares.unwrap_or_default(),
         State::Full => shares.map_or_else(|| "whole".to_owned(), |shares| format!("{shares}, full")),
-        State::Sick => {
-            let use_of_it = if chip.held.is_empty() { "" } else { ", in use" };
-            format!("sick{use_of_it}")
-        }
+        State::Sick => format!("sick{use_of_it}"),
+        State::Drained => format!("drained{use_of_it}"),
         State::Absent => "not published".to_owned(),
     }
 }

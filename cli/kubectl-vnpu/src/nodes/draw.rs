@@ -13,6 +13,7 @@ pub(super) struct Strokes {
     shared: &'static [char],
     full: char,
     sick: char,
+    drained: char,
     absent: char,
 }
 
@@ -23,13 +24,18 @@ impl Strokes {
         shared: &['1', '2', '3', '4', '5', '6', '7', '8', '9'],
         full: '#',
         sick: '!',
+        drained: '~',
         absent: '-',
     };
     /// For terminals of today.
-    pub(super) const UNICODE: Self =
-        Self {
-            free: '·', shared: &['▁', '▂', '▃', '▄', '▅', '▆', '▇'], full: '█', sick: '!', absent: '-'
-        };
+    pub(super) const UNICODE: Self = Self {
+        free: '·',
+        shared: &['▁', '▂', '▃', '▄', '▅', '▆', '▇'],
+        full: '█',
+        sick: '!',
+        drained: '~',
+        absent: '-',
+    };
 
     fn chip(&self, chip: &Chip) -> char {
         match chip.state() {
@@ -40,6 +46,7 @@ impl Strokes {
             }
             State::Full => self.full,
             State::Sick => self.sick,
+            State::Drained => self.drained,
             State::Absent => self.absent,
         }
     }
@@ -49,12 +56,13 @@ impl Strokes {
         module.chips.iter().map(|chip| self.chip(chip)).collect()
     }
 
-    fn legend(&self, parts: bool) -> String {
+    fn legend(&self, totals: &Totals) -> String {
         let (first, last) = (self.shared.first(), self.shared.last());
         let shared: String = first.into_iter().chain(['-'].iter()).chain(last).collect();
-        let parts = if parts { "PARTS, " } else { "" };
+        let parts = if totals.partitions > 0 { "PARTS, " } else { "" };
+        let drained = if totals.drained > 0 { format!("{} drained  ", self.drained) } else { String::new() };
         format!(
-            "{} free  {shared} shared, the more the fuller  {} in use  {} sick  {} not there; two together are a module\n\
+            "{} free  {shared} shared, the more the fuller  {} in use  {} sick  {drained}{} not there; two together are a module\n\
              MODULES, CHIPS, {parts}MEMORY: free/all; HALF: modules of which one chip is free",
             self.free, self.full, self.sick, self.absent
         )
@@ -64,7 +72,8 @@ impl Strokes {
 /// All nodes, a line each, a legend and the sums.
 pub(super) fn table(nodes: &[Node], strokes: &Strokes, wide: bool) -> String {
     let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-    let parts = Totals::of(nodes.iter().flat_map(|node| &node.pools)).partitions > 0;
+    let all = Totals::of(nodes.iter().flat_map(|node| &node.pools));
+    let parts = all.partitions > 0;
     let mut header = words(&["NODE", "LEAF", "SUPERPOD", "MODULES", "HALF", "CHIPS"]);
     header.extend(words(if parts { &["PARTS", "MEMORY"] } else { &["MEMORY"] }));
     if wide {
@@ -75,7 +84,7 @@ pub(super) fn table(nodes: &[Node], strokes: &Strokes, wide: bool) -> String {
     rows.extend(nodes.iter().map(|node| row(node, strokes, parts, wide)));
     let mut lines = columns(&rows);
     lines.push(String::new());
-    lines.push(strokes.legend(parts));
+    lines.push(strokes.legend(&all));
     lines.extend(sums(nodes));
     lines.extend(nodes.iter().flat_map(remarks));
     lines.push(String::new());

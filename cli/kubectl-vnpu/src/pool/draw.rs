@@ -14,6 +14,8 @@ use crate::output::{clean, columns, memory, ratio};
 struct Shape {
     /// Some kind is parts of chips.
     parts: bool,
+    /// Something is drained.
+    drained: bool,
     /// All that there are.
     wide: bool,
 }
@@ -22,7 +24,7 @@ struct Shape {
 pub(super) fn table(nodes: &[Node], wide: bool) -> String {
     let stocks = kinds(nodes);
     let totals = sum(&stocks);
-    let shape = Shape { parts: totals.partitions > 0, wide };
+    let shape = Shape { parts: totals.partitions > 0, drained: totals.drained > 0, wide };
     let mut rows = vec![header(shape)];
     rows.extend(stocks.iter().map(|stock| row(stock, shape)));
     rows.push(last(&stocks, &totals, shape));
@@ -46,7 +48,11 @@ fn header(shape: Shape) -> Vec<String> {
     if shape.parts {
         words.push("PARTS");
     }
-    words.extend(["MEMORY", "COMPUTE", "SICK", "SHARING", "NODES"]);
+    words.extend(["MEMORY", "COMPUTE", "SICK"]);
+    if shape.drained {
+        words.push("DRAINED");
+    }
+    words.extend(["SHARING", "NODES"]);
     if shape.wide {
         words.extend(["SHARES", "CLAIMS", "SIZE", "DRIVER"]);
     }
@@ -84,7 +90,7 @@ fn last(stocks: &[Stock<'_>], totals: &Totals, shape: Shape) -> Vec<String> {
     cells
 }
 
-/// The columns from `CHIPS` to `SICK`.
+/// The columns from `CHIPS` to `SICK` or `DRAINED`.
 fn amounts(totals: &Totals, shape: Shape) -> Vec<String> {
     let mut cells = vec![ratio(totals.free_chips, totals.chips)];
     if shape.parts {
@@ -95,6 +101,9 @@ fn amounts(totals: &Totals, shape: Shape) -> Vec<String> {
         format!("{}/{}%", totals.free_cores, totals.cores),
         totals.sick.saturating_add(totals.gone).to_string(),
     ]);
+    if shape.drained {
+        cells.push(totals.drained.to_string());
+    }
     cells
 }
 

@@ -139,7 +139,7 @@ async fn leader(client: &Client, namespace: &str) -> Result<Option<(String, i32)
 /// The page: a list of batches, of which a pod is in one at most.
 async fn get(client: &Client, path: &str) -> Result<Option<Told>, ClusterError> {
     const WHAT: &str = "ask the controller";
-    let wrong = |message: String| ClusterError::Call { what: WHAT.to_owned(), message, hint: "" };
+    let wrong = |message: String| ClusterError::Call { code: None, what: WHAT.to_owned(), message, hint: "" };
     let request = http::Request::get(path).body(Vec::new()).map_err(|e| wrong(e.to_string()))?;
     let page = answer(WHAT, client.request_text(request)).await?;
     let batches: Vec<Value> = serde_json::from_str(&page)

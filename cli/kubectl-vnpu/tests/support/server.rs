@@ -1,9 +1,10 @@
-//! An API server that answers GETs with what was put under their paths, and writes down what it was asked.
+//! An API server that answers GETs with what was put under their paths, takes what is written to it, and writes down what
+//! it was asked.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "made for tests")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +45,7 @@ impl Server {
         answers.entry(path.to_owned()).or_default().push((code, body.to_string()));
     }
 
-    /// Paths and queries of all requests.
+    /// Paths and queries of all requests; those that write begin with the method and end with the body.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -69,16 +70,32 @@ impl Server {
     }
 
     fn serve(&self, stream: &TcpStream) {
-        let mut lines = BufReader::new(stream).lines();
-        while let Some(Ok(first)) = lines.next() {
-            while let Some(Ok(header)) = lines.next() {
-                if header.is_empty() {
-                    break;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut line = || {
+                let mut line = String::new();
+                let read = reader.read_line(&mut line).unwrap_or_default();
+                (read > 0).then(|| line.trim_end().to_owned())
+            };
+            let Some(first) = line() else { return };
+            let mut length = 0;
+            while let Some(header) = line().filter(|header| !header.is_empty()) {
+                if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
                 }
             }
-            let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-            let (code, body) = self.answer(path.split('?').next().unwrap());
-            self.asked.lock().unwrap().push(path);
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let body = String::from_utf8(body).unwrap();
+            let mut words = first.split(' ');
+            let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let (code, body) = if method == "GET" {
+                self.asked.lock().unwrap().push(path.to_owned());
+                self.answer(path.split('?').next().unwrap())
+            } else {
+                self.asked.lock().unwrap().push(format!("{method} {path} {body}"));
+                self.write(method, path.split('?').next().unwrap(), body)
+            };
             let head = format!(
                 "HTTP/1.1 {code} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 body.len()
@@ -88,6 +105,16 @@ impl Server {
                 return;
             }
         }
+    }
+
+    /// What is written comes back, unless something was put for the method and the path.
+    fn write(&self, method: &str, path: &str, body: String) -> (u16, String) {
+        let key = format!("{method} {path}");
+        if self.answers.lock().unwrap().contains_key(&key) {
+            return self.answer(&key);
+        }
+        let deleted = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+        if method == "DELETE" { (200, deleted.to_string()) } else { (200, body) }
     }
 
     fn answer(&self, path: &str) -> (u16, String) {

@@ -9,7 +9,7 @@ use crate::objects::{self, Hardware, PLAIN, bank, claim};
 
 fn nodes(slices: &[ResourceSlice], claims: &[ResourceClaim]) -> Vec<Node> {
     let holders: Vec<_> = claims.iter().filter_map(devices::holder).collect();
-    devices::nodes(slices, &holders)
+    devices::nodes(slices, &holders, &[])
 }
 
 fn bank_nodes() -> Vec<Node> {

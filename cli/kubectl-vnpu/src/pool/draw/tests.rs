@@ -8,7 +8,7 @@ use crate::objects::{self, GPUS, Hardware, PLAIN, claim, mixed};
 
 fn nodes(slices: &[ResourceSlice], claims: &[ResourceClaim]) -> Vec<Node> {
     let holders: Vec<_> = claims.iter().filter_map(devices::holder).collect();
-    devices::nodes(slices, &holders)
+    devices::nodes(slices, &holders, &[])
 }
 
 fn mixed_nodes() -> Vec<Node> {
