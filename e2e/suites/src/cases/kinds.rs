@@ -397,8 +397,11 @@ fn described_by_a_file(context: &mut Context) -> Result<()> {
     simulated::clear(context, &node)
 }
 
+/// Totals by name, of each vendor's model.
+type Kinds = BTreeMap<String, BTreeMap<String, i64>>;
+
 /// What `kubectl vnpu get pool` says, as a table and as numbers by kind.
-fn pool(context: &Context) -> Result<(String, BTreeMap<String, BTreeMap<String, i64>>)> {
+fn pool(context: &Context) -> Result<(String, Kinds)> {
     let table = vnpu(context, &["get", "pool"])?;
     let said: Value = serde_json::from_str(&vnpu(context, &["get", "pool", "-o", "json"])?)?;
     let kinds = said.get("kinds").and_then(Value::as_array).context("kinds")?;
@@ -438,9 +441,8 @@ fn four_in_one_pool(context: &mut Context) -> Result<()> {
         ("acme A10", [0, 0, 1, 2, 32, 64, 100, 200]),
     ] {
         let more = |name: &str| {
-            let number = |all: &BTreeMap<String, BTreeMap<String, i64>>| {
-                all.get(kind).and_then(|totals| totals.get(name)).copied().unwrap_or_default()
-            };
+            let number =
+                |all: &Kinds| all.get(kind).and_then(|totals| totals.get(name)).copied().unwrap_or_default();
             number(&now) - number(&before)
         };
         let gib = |name: &str| more(name) >> 30;
