@@ -113,6 +113,21 @@ fn rights_are_those_that_are_needed() {
 }
 
 #[test]
+fn every_kind_that_is_watched_can_be_watched() {
+    let role = one("40-controller-rbac.yaml", "ClusterRole");
+    let rules = role["rules"].as_array().unwrap();
+    for kind in vnpu_controller::planner::watches::KINDS {
+        let allows =
+            |rule: &Value, field: &str, word: &str| rule[field].as_array().unwrap().contains(&json!(word));
+        let granted = rules.iter().filter(|rule| allows(rule, "resources", kind));
+        let granted: Vec<_> = granted.filter(|rule| rule["resourceNames"].is_null()).collect();
+        for verb in ["list", "watch"] {
+            assert!(granted.iter().any(|rule| allows(rule, "verbs", verb)), "{verb} {kind}");
+        }
+    }
+}
+
+#[test]
 fn every_kind_that_works_as_one_can_be_looked_at() {
     let role = one("40-controller-rbac.yaml", "ClusterRole");
     let rules = role["rules"].as_array().unwrap();

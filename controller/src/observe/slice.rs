@@ -1,4 +1,5 @@
-//! ResourceSlices, put together to pools: a pool is known when all slices of its newest generation are there.
+//! ResourceSlices, put together to pools: a pool is known when all slices of its newest generation are there. What
+//! DeviceTaintRules say of its devices is added to what the slices say.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::id::{NodeName, PoolName};
 use vnpu_driver::quantity::Quantity;
+use vnpu_kube_types::taint_rule::TaintRule;
 use vnpu_placement::node::{Attribute, Capacity, Device, NodeTaint, Pool};
 
 /// What one slice holds.
@@ -138,6 +140,8 @@ pub struct Slices {
     pools: BTreeMap<PoolName, BTreeMap<String, Packed>>,
     /// The pool of a slice, by name.
     homes: BTreeMap<String, PoolName>,
+    /// Rules that taint devices, by name.
+    rules: BTreeMap<String, TaintRule>,
 }
 
 /// What became of a pool.
@@ -169,6 +173,29 @@ impl Slices {
         Some(self.change(pool))
     }
 
+    /// Takes a new or changed rule: what becomes of the pools that it was or is about.
+    pub fn put_rule(&mut self, rule: TaintRule) -> Vec<PoolChange> {
+        let before = self.rules.insert(rule.name.clone(), rule.clone());
+        // Its status changes often while pods are evicted.
+        if before.as_ref() == Some(&rule) {
+            return Vec::new();
+        }
+        self.change_all(before.iter().chain([&rule]))
+    }
+
+    /// Forgets a rule.
+    pub fn remove_rule(&mut self, name: &str) -> Vec<PoolChange> {
+        let gone = self.rules.remove(name);
+        self.change_all(&gone)
+    }
+
+    fn change_all<'a>(&mut self, rules: impl IntoIterator<Item = &'a TaintRule> + Clone) -> Vec<PoolChange> {
+        let about =
+            |pool: &&PoolName| rules.clone().into_iter().any(|rule| rule.is_about_pool(pool.as_str()));
+        let pools: Vec<PoolName> = self.pools.keys().filter(about).cloned().collect();
+        pools.into_iter().map(|pool| self.change(pool)).collect()
+    }
+
     /// Only the newest generation counts, and only whole (`dra` `pools_incubating.go`).
     fn change(&mut self, name: PoolName) -> PoolChange {
         let slices = self.pools.get(&name).filter(|slices| !slices.is_empty());
@@ -186,8 +213,28 @@ impl Slices {
             node: first.node.clone(),
             counters: current.iter().flat_map(|s| s.counters.iter().cloned()).collect(),
             // Slices by name, devices by position: the scheduler's order.
-            devices: current.iter().flat_map(|s| s.devices()).collect(),
+            devices: taint(current.iter().flat_map(|s| s.devices()).collect(), &name, &self.rules),
             name,
         })
     }
 }
+
+/// Adds what rules say to what the slices say (`resourceslice/tracker` `applyPatches`).
+fn taint(mut devices: Vec<Device>, pool: &PoolName, rules: &BTreeMap<String, TaintRule>) -> Vec<Device> {
+    let rules: Vec<&TaintRule> = rules.values().filter(|rule| rule.is_about_pool(pool.as_str())).collect();
+    for device in &mut devices {
+        let about = rules.iter().filter(|rule| rule.is_about(pool.as_str(), &device.name));
+        let taints: Vec<NodeTaint> = about
+            .map(|rule| NodeTaint {
+                key: rule.key.clone(),
+                value: rule.value.clone(),
+                effect: rule.effect.as_str().to_owned(),
+            })
+            .collect();
+        device.taints.extend(taints);
+    }
+    devices
+}
+
+#[cfg(test)]
+mod tests;

@@ -156,7 +156,7 @@ impl Planning {
 
     /// Whether everything that is watched has been seen.
     fn known(&self) -> bool {
-        self.synced.len() >= watches::KINDS
+        watches::KINDS.iter().all(|kind| self.synced.contains(kind))
     }
 
     fn learn(&mut self, told: &mut Vec<Told<Observed>>, now: Moment) {
@@ -166,12 +166,7 @@ impl Planning {
         for told in told.drain(..) {
             match told {
                 Told::Change(observed) => {
-                    let change = match observed {
-                        Observed::Slice(slice) => Some(Change::Pool(self.slices.put(slice))),
-                        Observed::SliceGone(name) => self.slices.remove(&name).map(Change::Pool),
-                        Observed::Change(change) => Some(change),
-                    };
-                    if let Some(change) = change {
+                    for change in self.changes(observed) {
                         self.facts.learn(&change);
                         self.auditor.learn(&change);
                         self.desk.change(change, now);
@@ -183,6 +178,18 @@ impl Planning {
                 }
             }
         }
+    }
+
+    /// What an observation changes: a rule may change many pools.
+    fn changes(&mut self, observed: Observed) -> Vec<Change> {
+        let pools = match observed {
+            Observed::Change(change) => return vec![change],
+            Observed::Slice(slice) => vec![self.slices.put(slice)],
+            Observed::SliceGone(name) => self.slices.remove(&name).into_iter().collect(),
+            Observed::Rule(rule) => self.slices.put_rule(rule),
+            Observed::RuleGone(name) => self.slices.remove_rule(&name),
+        };
+        pools.into_iter().map(Change::Pool).collect()
     }
 
     /// What is to be done; what is only to be kept is kept.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice};
+use k8s_openapi::api::resource::v1::{
+    DeviceClass, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
+};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
@@ -15,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use vnpu_driver::id::NodeName;
+use vnpu_kube_types::taint_rule::TaintRule;
 
 use super::desk::Change;
 use super::store::Named;
@@ -22,13 +25,17 @@ use crate::observe::slice::Slice;
 use crate::observe::watch::{Reader, Told, watch};
 use crate::observe::{claim, node, owner, pod, slice};
 
-/// What a watch brings: slices are put together to pools first, all else is a change as it comes.
+/// What a watch brings: slices and rules are put together to pools first, all else is a change as it comes.
 #[derive(Debug)]
 pub enum Observed {
     /// A slice is there.
     Slice(Slice),
     /// A slice of this name is gone.
     SliceGone(String),
+    /// A rule taints devices.
+    Rule(TaintRule),
+    /// The rule of this name does not any more.
+    RuleGone(String),
     /// A change.
     Change(Change),
 }
@@ -48,8 +55,22 @@ const TURNED_ON: Duration = Duration::from_secs(60);
 const LARGE: u32 = 25;
 const USUAL: u32 = 100;
 
-/// How many kinds are watched: so many [`Told::Synced`] come before everything is known.
-pub const KINDS: usize = 9;
+/// The kind of rules that taint devices.
+const TAINT_RULES: &str = "devicetaintrules";
+
+/// The kinds of which a [`Told::Synced`] comes before everything is known.
+pub const KINDS: [&str; 10] = [
+    "nodes",
+    "resourceslices",
+    "deviceclasses",
+    "resourceclaims",
+    "resourceclaimtemplates",
+    "jobs",
+    "replicasets",
+    "statefulsets",
+    "pods",
+    TAINT_RULES,
+];
 
 /// Where the watches run, and whom they tell.
 struct Watches<'a> {
@@ -61,6 +82,7 @@ struct Watches<'a> {
 /// Starts all watches.
 pub fn start(client: &Client, sender: &Sender<Told<Observed>>, tasks: &mut JoinSet<()>) {
     tasks.spawn(pod_groups(client.clone(), sender.clone()));
+    tasks.spawn(taint_rules(client.clone(), sender.clone()));
     let mut watches = Watches { client, sender, tasks };
     watches.begin(Reader {
         kind: "nodes",
@@ -145,17 +167,47 @@ fn named(object: &impl kube::ResourceExt) -> Named {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// Whether the server has a kind and lets us list it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// It does.
+    Yes,
+    /// It does not, for now.
+    No,
+    /// It did not answer.
+    Unknown,
+}
+
+impl Served {
+    /// Asks the server.
+    async fn ask<K>(api: &Api<K>) -> Self
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => Self::Yes,
+            // 403 where the role is older than the server.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Self::No,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// How long to wait before it is asked again.
+    const fn pause(self) -> Duration {
+        match self {
+            Self::No => TURNED_ON,
+            Self::Yes | Self::Unknown => PAUSE,
+        }
+    }
+}
+
 /// Watches PodGroups as soon as the server has them; before, nobody can be in one.
 async fn pod_groups(client: Client, sender: Sender<Told<Observed>>) {
     let api: Api<PodGroup> = Api::all(client);
     loop {
-        match api.list_metadata(&ListParams::default().limit(1)).await {
-            Ok(_) => break,
-            // 403 where the role is older than the server.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                tokio::time::sleep(TURNED_ON).await;
-            }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+        match Served::ask(&api).await {
+            Served::Yes => break,
+            other => tokio::time::sleep(other.pause()).await,
         }
     }
     let reader = Reader {
@@ -167,3 +219,39 @@ async fn pod_groups(client: Client, sender: Sender<Told<Observed>>) {
     };
     watch(api, reader, sender).await;
 }
+
+/// Watches DeviceTaintRules as soon as the server has them (Kubernetes 1.37); before, there are none, and nothing waits
+/// for them.
+async fn taint_rules(client: Client, sender: Sender<Told<Observed>>) {
+    let api: Api<DeviceTaintRule> = Api::all(client);
+    let mut said = false;
+    loop {
+        let served = Served::ask(&api).await;
+        match served {
+            Served::Yes => break,
+            Served::No if !said => {
+                tracing::info!(
+                    kind = TAINT_RULES,
+                    "not served, or not to be listed: devices are planned without them until they are"
+                );
+                if sender.send(Told::Synced(TAINT_RULES)).await.is_err() {
+                    return;
+                }
+                said = true;
+            }
+            Served::No | Served::Unknown => {}
+        }
+        tokio::time::sleep(served.pause()).await;
+    }
+    let reader = Reader {
+        kind: TAINT_RULES,
+        page: USUAL,
+        identity: |o: &DeviceTaintRule| Some(o.name_any()),
+        there: |o| TaintRule::read(o).map(Observed::Rule),
+        gone: Observed::RuleGone,
+    };
+    watch(api, reader, sender).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,12 @@
 
 use serde_json::json;
 
+use vnpu_driver::slices::TaintEffect;
+use vnpu_kube_types::taint_rule::TaintRule;
+
 use super::super::*;
 use super::bench::{Bench, object};
-use crate::observe::{node, slice};
+use crate::observe::{claim, node, slice};
 
 /// What the node plugin publishes is what the planner understands.
 #[test]
@@ -74,4 +77,35 @@ fn slices_of_the_node_plugin_are_understood() {
     pod["spec"]["tolerations"] = json!([{"key": "fleet", "operator": "Exists"}]);
     bench.put("a", pod);
     assert_eq!(bench.settle().len(), 1, "{:?}", bench.told);
+}
+
+#[test]
+fn what_an_administrators_rule_taints_goes_only_to_claims_that_tolerate_it() {
+    let mut bench = Bench::new(1, 2);
+    let rule = TaintRule {
+        name: "drain".to_owned(),
+        pool: Some("node-0/ascend".to_owned()),
+        device: None,
+        key: "vnpu.dev/drain".to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    };
+    for change in bench.slices.put_rule(rule) {
+        bench.tell(Change::Pool(change));
+    }
+    let exactly = json!({"deviceClassName": "npu-module.vnpu.dev", "count": 1,
+        "tolerations": [{"key": "vnpu.dev/drain", "operator": "Exists"}]});
+    let spec = json!({"devices": {"requests": [{"name": "m", "exactly": exactly}]}});
+    let spec = Arc::new(claim::spec(&object(spec)));
+    bench.tell(Change::Template(("bank".to_owned(), "tolerant".to_owned()), spec));
+    bench.pod("tolerant", "");
+    let mut pod = bench.pods["tolerant"].clone();
+    pod["spec"]["resourceClaims"][0]["resourceClaimTemplateName"] = json!("tolerant");
+    bench.put("tolerant", pod);
+    bench.pod("other", "");
+    assert_eq!(bench.settle().keys().collect::<Vec<_>>(), ["tolerant"], "{:?}", bench.told);
+    for change in bench.slices.remove_rule("drain") {
+        bench.tell(Change::Pool(change));
+    }
+    assert_eq!(bench.settle().keys().collect::<Vec<_>>(), ["other"], "{:?}", bench.told);
 }
