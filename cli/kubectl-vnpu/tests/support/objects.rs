@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "made for tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use vnpu_driver::id::{DeviceName, DeviceUuid, NodeName};
 use vnpu_driver::order::PublishedOrder;
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
 use vnpu_driver::quantity::{Bytes, Percent};
+use vnpu_driver::slices::TaintEffect;
 use vnpu_kube_types::slice::{NodeOwner, resource_slices};
 
 /// One node.
@@ -105,7 +106,8 @@ pub fn slices(hardware: &Hardware<'_>) -> Vec<ResourceSlice> {
         superpod: None,
         problems: Vec::new(),
     };
-    let sick: BTreeSet<DeviceName> = sick.iter().map(|name| name.parse().unwrap()).collect();
+    let sick: BTreeMap<DeviceName, TaintEffect> =
+        sick.iter().map(|name| (name.parse().unwrap(), TaintEffect::NoSchedule)).collect();
     let plan = plan_pool(&PlanInput {
         node: &NodeName::new(node).unwrap(),
         inventory: &inventory,
