@@ -436,7 +436,7 @@ fn four_in_one_pool(context: &mut Context) -> Result<()> {
     // Of modules free, of chips free and all, of GiB free and all, of percent free and all.
     for (kind, wanted) in [
         ("ascend 910C", [0, 2, 1, 4, 112, 256, 150, 400]),
-        ("ascend 910B", [0, 0, 7, 8, 448, 512, 700, 800]),
+        ("ascend 910B3", [0, 0, 7, 8, 448, 512, 700, 800]),
         ("nvidia H100", [0, 0, 1, 2, 152, 160, 180, 200]),
         ("acme A10", [0, 0, 1, 2, 32, 64, 100, 200]),
     ] {
