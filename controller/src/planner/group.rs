@@ -112,17 +112,27 @@ pub struct Gathered {
     pub at_least: bool,
     /// Whether they work together.
     pub gang: bool,
+    /// Whether their controller is of a kind that says how many there are to be, and was not seen yet.
+    pub unseen: bool,
+}
+
+/// Whether controllers of this kind are watched, so that one that is there is seen soon.
+pub fn is_watched(kind: &WorkloadKind) -> bool {
+    let watched = [("batch", "Job"), ("apps", "ReplicaSet"), ("apps", "StatefulSet")];
+    watched.contains(&(kind.group.as_str(), kind.kind.as_str()))
 }
 
 /// Whether a batch is complete at `now`.
 pub fn completeness(gathered: &Gathered, now: Moment, settings: &Settings) -> Completeness {
-    let Gathered { waiting, placed, newest, size, at_least, gang } = *gathered;
+    let Gathered { waiting, placed, newest, size, at_least, gang, unseen } = *gathered;
     let idle = now.since(newest);
     let after = |span: Duration, why: String| {
         if idle >= span { Completeness::Complete } else { Completeness::Until(newest.after(span), why) }
     };
     let Some(size) = size else {
-        return after(settings.quiet, format!("{waiting} pods are here, more may come"));
+        // The watch on controllers may be behind the one on pods.
+        let span = if unseen { settings.unseen } else { settings.quiet };
+        return after(span, format!("{waiting} pods are here, more may come"));
     };
     let here = waiting.saturating_add(placed);
     if here >= size && at_least {
@@ -145,7 +155,7 @@ mod tests {
     }
 
     fn gathered(waiting: u32, placed: u32, size: Option<u32>, gang: bool) -> Gathered {
-        Gathered { waiting, placed, newest: at(100), size, at_least: false, gang }
+        Gathered { waiting, placed, newest: at(100), size, at_least: false, gang, unseen: false }
     }
 
     #[test]
@@ -155,6 +165,24 @@ mod tests {
         assert_eq!(completeness(&gathered(3, 5, Some(8), true), at(100), &settings), Completeness::Complete);
         let awaited = Completeness::Awaited("7 of 8 pods are here".to_owned());
         assert_eq!(completeness(&gathered(7, 0, Some(8), true), at(1000), &settings), awaited);
+    }
+
+    #[test]
+    fn a_controller_that_the_watch_has_not_brought_yet_is_waited_for() {
+        let settings = Settings::default();
+        let gathered = Gathered { unseen: true, ..gathered(3, 0, None, false) };
+        let until = |millis| {
+            Completeness::Until(
+                Moment(Duration::from_millis(millis)),
+                "3 pods are here, more may come".to_owned(),
+            )
+        };
+        assert_eq!(completeness(&gathered, at(101), &settings), until(102_000));
+        assert_eq!(completeness(&gathered, at(102), &settings), Completeness::Complete);
+        let known = Gathered { unseen: false, ..gathered };
+        assert_eq!(completeness(&known, at(100), &settings), until(100_200));
+        let kind = |group: &str, kind: &str| WorkloadKind { kind: kind.to_owned(), group: group.to_owned() };
+        assert!(is_watched(&kind("batch", "Job")) && !is_watched(&kind("example.com", "Job")));
     }
 
     #[test]

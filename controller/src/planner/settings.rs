@@ -11,6 +11,8 @@ use vnpu_placement::batch::Mode;
 pub struct Settings {
     /// A batch of unknown size is complete after so long without a newcomer.
     pub quiet: Duration,
+    /// The same where its controller is of a kind that is watched, and was not seen yet.
+    pub unseen: Duration,
     /// A batch of known size whose pods stop coming is planned without the missing ones after so long, unless its pods
     /// work together.
     pub stragglers: Duration,
@@ -52,6 +54,7 @@ impl Settings {
         let own = config.classes.npu.iter().chain(&config.classes.module).cloned();
         Self {
             quiet: Duration::from_millis(200),
+            unseen: Duration::from_secs(2),
             stragglers: Duration::from_secs(30),
             unknown: Duration::from_secs(30),
             nominated: Duration::from_secs(10),

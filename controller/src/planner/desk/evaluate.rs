@@ -150,6 +150,9 @@ impl Desk {
             at_least: said.is_none() && minimum.is_some(),
             size: said.or(minimum).or(owner.and_then(|o| o.size)).or(alone.then_some(1)),
             gang: group::is_gang(group.identity.kind.as_ref(), owner, &self.settings),
+            unseen: first.batch.is_none()
+                && owner.is_none()
+                && first.owner.as_ref().is_some_and(|owner| group::is_watched(&owner.kind)),
         };
         group::completeness(&gathered, now, &self.settings)
     }
