@@ -259,8 +259,8 @@ impl Direct {
 
     /// The next message, and when it came.
     async fn next(&mut self) -> (Vec<String>, Duration) {
-        let message = self.stream.next().await.expect("the stream ended").unwrap();
-        (lines(&message), self.begun.elapsed())
+        let next = timeout(10 * AGAIN, self.stream.next()).await.expect("nothing is told");
+        (lines(&next.expect("the stream ended").unwrap()), self.begun.elapsed())
     }
 
     /// The first message that is `wanted`, and when it came.

@@ -83,6 +83,11 @@ fn a_module_is_as_its_worse_die_which_is_named_and_the_mate_alone_is_healthy() {
             "chip-0-1 Unhealthy: chip-0-1: alarm level 3"
         ]
     );
+    let turned = with(with(dual(1), 0, broken()), 1, silent());
+    assert_eq!(
+        lines(&told(&turned, &Around::default(), None))[0],
+        "module-0 Unhealthy: chip-0-0: alarm level 3; chip-0-1: no answer"
+    );
     let same = with(sick, 0, broken());
     assert_eq!(
         lines(&told(&same, &Around::default(), None))[0],
