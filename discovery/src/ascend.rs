@@ -4,11 +4,13 @@ mod backend;
 mod dcmi;
 mod die;
 mod edits;
+mod events;
 mod library;
 mod links;
 mod raw;
 mod scan;
 mod search;
+mod session;
 #[cfg(test)]
 mod tests;
 mod whole;

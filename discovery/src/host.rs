@@ -1,6 +1,7 @@
 //! Where a host's drivers and device nodes are, and every vendor's backend over it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::ascend::{Ascend, AscendOptions};
 use crate::generic::{Generic, GenericOptions, GenericSource};
@@ -17,6 +18,9 @@ pub struct Host {
     pub driver_root: PathBuf,
     /// The directory of the device nodes.
     pub dev_root: PathBuf,
+    /// How long a fault counts that a driver reports as an event and a look does not show; `None`: until the driver is
+    /// loaded anew or the program ends.
+    pub hold: Option<Duration>,
 }
 
 impl Host {
@@ -36,6 +40,7 @@ impl Host {
             nvml_library: self.nvml_library.clone(),
             driver_root: self.driver_root.clone(),
             dev_root: self.dev_root.clone(),
+            hold: self.hold,
             ..NvidiaOptions::default()
         })
     }

@@ -6,10 +6,12 @@ mod backend;
 mod error;
 mod found;
 pub mod generic;
+mod heard;
 mod host;
 mod nodes;
 pub mod nvidia;
 mod rooted;
+mod stamp;
 mod sysfs;
 mod worker;
 
@@ -20,4 +22,5 @@ mod template;
 
 pub use backend::Backend;
 pub use error::{DiscoveryError, VendorLibrary};
+pub use heard::Heard;
 pub use host::Host;

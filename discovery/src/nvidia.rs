@@ -4,6 +4,7 @@
 mod backend;
 mod caps;
 mod edits;
+mod events;
 mod files;
 mod gpu;
 mod library;

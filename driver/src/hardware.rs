@@ -109,6 +109,17 @@ impl Traits {
     }
 }
 
+/// What a chip does at one moment, as far as its library tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory that is taken, by whomever, the driver's own included.
+    pub memory: Option<Bytes>,
+    /// Part of the last moments in which it computed, 0 to 100. The vendor says how many: NVML between 1/6 and 1 s.
+    pub busy: Option<Percent>,
+    /// Degrees Celsius.
+    pub temperature: Option<i32>,
+}
+
 /// One chip (die, GPU, instance of a partitioned GPU): the smallest thing that can be claimed whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chip {

@@ -145,11 +145,21 @@ pub struct HealthConfig {
     /// Seconds that a chip's health may be unknown before it gets no new claims; 0: for ever.
     #[schemars(range(min = 0, max = 86_400))]
     pub unknown_seconds: u32,
+    /// Seconds that a fault counts which a driver reports once and does not take back (XIDs); 0: until the driver is
+    /// loaded anew or the plugin starts anew.
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub event_seconds: u32,
 }
 
 impl Default for HealthConfig {
     fn default() -> Self {
-        Self { rules: Vec::new(), recovery_seconds: 60, evict_after_seconds: 30, unknown_seconds: 60 }
+        Self {
+            rules: Vec::new(),
+            recovery_seconds: 60,
+            evict_after_seconds: 30,
+            unknown_seconds: 60,
+            event_seconds: 0,
+        }
     }
 }
 
@@ -367,7 +377,7 @@ impl Settings {
 
     /// What faults of chips mean.
     pub fn health_policy(&self) -> HealthPolicy {
-        let HealthConfig { rules, recovery_seconds, evict_after_seconds, unknown_seconds } =
+        let HealthConfig { rules, recovery_seconds, evict_after_seconds, unknown_seconds, event_seconds: _ } =
             &self.file.health;
         let seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
         HealthPolicy {
@@ -376,6 +386,11 @@ impl Settings {
             eviction: seconds(evict_after_seconds),
             unknown: Some(seconds(unknown_seconds)).filter(|patience| !patience.is_zero()),
         }
+    }
+
+    /// How long a fault counts that a driver reports once; `None`: until the driver is loaded anew.
+    pub fn event_hold(&self) -> Option<Duration> {
+        Some(self.file.health.event_seconds).filter(|s| *s > 0).map(|s| Duration::from_secs(s.into()))
     }
 
     /// When use beyond the ledger is a breach.
@@ -419,6 +434,7 @@ fn parse_file(text: &str) -> Result<NodeConfig, String> {
         ("health.recoverySeconds", config.health.recovery_seconds, 1, 86_400),
         ("health.evictAfterSeconds", config.health.evict_after_seconds, 1, 86_400),
         ("health.unknownSeconds", config.health.unknown_seconds, 0, 86_400),
+        ("health.eventSeconds", config.health.event_seconds, 0, 2_592_000),
     ] {
         if !(least..=most).contains(&value) {
             return Err(format!("{field} is {value}, it must be {least} to {most}"));

@@ -1,15 +1,15 @@
-//! Looks at one vendor's hardware again and again and shares what is known. Each vendor has a loop of its own, so that
-//! one that fails or hangs holds up no other. A look that fails or hangs changes nothing: what was seen last stays
-//! true until something else is seen.
+//! Looks at one vendor's hardware again and again, and whenever the vendor tells of something, and shares what is known.
+//! Each vendor has a loop of its own, so that one that fails or hangs holds up no other. A look that fails or hangs
+//! changes nothing: what was seen last stays true until something else is seen.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vnpu_discovery::DiscoveryError;
+use vnpu_discovery::{DiscoveryError, Heard};
 use vnpu_driver::hardware::{Health, Inventory};
 use vnpu_telemetry::Readiness;
 
@@ -20,6 +20,8 @@ use crate::vendors::{Source, Vendors};
 
 /// The backend bounds its own calls; this is for a backend that hangs between them.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Between the beginnings of two looks, however often the vendor tells of something.
+const APART: Duration = Duration::from_millis(250);
 /// A library that was there is gone after so long: while a driver is installed anew, it is away for moments.
 const GONE: Duration = Duration::from_secs(60);
 /// What was seen is not doubted before: one look that fails says little, and as long the kubelet believes what it heard.
@@ -50,12 +52,16 @@ enum Trouble {
 
 type Looking = JoinHandle<Result<Inventory, DiscoveryError>>;
 
-/// Looks at every period until `stop`.
+/// Looks at every period, and when the vendor tells of something, until `stop`.
 pub async fn run(discover: Discover, period: Duration, stop: CancellationToken) {
+    let heard = Arc::new(Notify::new());
+    let told = Arc::clone(&heard);
+    discover.source.backend.listen(Heard::new(move || told.notify_one()));
     let work = async {
         let (mut looking, mut said, mut missing_since) = (None, String::new(), None);
         let mut seen_at = Instant::now();
         loop {
+            let began = Instant::now();
             let trouble = match look(&discover.source, &mut looking).await {
                 Ok(inventory) => {
                     (missing_since, seen_at) = (None, Instant::now());
@@ -78,7 +84,11 @@ pub async fn run(discover: Discover, period: Duration, stop: CancellationToken) 
                 doubt(&discover, &trouble);
             }
             said = trouble;
-            tokio::time::sleep(period).await;
+            // What was told of while the look went on is looked at again: who knows what it still saw.
+            if tokio::time::timeout(period, heard.notified()).await.is_ok() {
+                discover.metrics.heard.get_or_create(&Pool { vendor: discover.source.vendor() }).inc();
+                tokio::time::sleep_until(began + APART).await;
+            }
         }
     };
     stop.run_until_cancelled(work).await;

@@ -7,6 +7,7 @@ pub mod breach;
 pub mod check;
 pub mod checkpoint;
 pub mod config;
+pub mod devices;
 pub mod discover;
 pub mod error;
 pub mod events;

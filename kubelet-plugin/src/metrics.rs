@@ -17,8 +17,10 @@ use vnpu_driver::quantity::Bytes;
 use vnpu_quota_agent::{ClaimAudit, ClaimUsage};
 
 mod audit;
+mod devices;
 
 pub use audit::{AuditMetrics, OneChip};
+pub use devices::{DeviceMetrics, DeviceState, OneDevice, PoolState};
 
 /// One kind of operation and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +63,7 @@ pub struct WholeClaim {
 }
 
 /// One pool.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct Pool {
     /// The vendor.
     pub vendor: String,
@@ -91,6 +93,10 @@ pub struct Metrics {
     pub chips: Family<Pool, Gauge>,
     /// Devices that discovery could not use, by vendor.
     pub problems: Family<Pool, Gauge>,
+    /// Times that a vendor's library told of something by itself, by vendor.
+    pub heard: Family<Pool, Counter>,
+    /// What is shown of every device.
+    pub devices: DeviceMetrics,
     /// Writes of slices to the API server.
     pub slice_writes: Counter,
     /// Whether the API server took everything of the slices: 1, or 0 when it dropped fields.
@@ -140,6 +146,8 @@ impl Metrics {
             prepared: Gauge::default(),
             chips: Family::default(),
             problems: Family::default(),
+            heard: Family::default(),
+            devices: DeviceMetrics::default(),
             slice_writes: Counter::default(),
             slices_complete: Gauge::default(),
             reaped: Counter::default(),
@@ -168,6 +176,11 @@ impl Metrics {
         registry.register("vnpu_prepared_claims", "Claims prepared on this node now", m.prepared.clone());
         registry.register("vnpu_chips", "Chips that discovery sees", m.chips.clone());
         registry.register("vnpu_discovery_problems", "Devices that cannot be used", m.problems.clone());
+        registry.register(
+            "vnpu_vendor_events",
+            "Times that a vendor's library told of something by itself",
+            m.heard.clone(),
+        );
         registry.register("vnpu_slice_writes", "Writes of ResourceSlices", m.slice_writes.clone());
         registry.register(
             "vnpu_slices_complete",
@@ -177,6 +190,7 @@ impl Metrics {
         registry.register("vnpu_slots_reaped", "Slots of dead processes given back", m.reaped.clone());
         metrics.register_usage(registry);
         metrics.audit.register(registry);
+        metrics.devices.register(registry);
         metrics
     }
 

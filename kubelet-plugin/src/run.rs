@@ -30,7 +30,7 @@ use crate::node::Node;
 use crate::service::DraService;
 use crate::sockets::{BoundSocket, SocketPaths, remove_dead};
 use crate::vendors::Vendors;
-use crate::{health, publisher, reconcile, regions, server};
+use crate::{devices, health, publisher, reconcile, regions, server};
 
 /// How long operations may go on after the first signal: pods get 30 s to end.
 const GRACE: Duration = Duration::from_secs(20);
@@ -94,7 +94,7 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
         Ok(())
     });
 
-    let opening = open_node(&settings, vendors, (seen_by_all, health), client, metrics, &readiness);
+    let opening = open_node(&settings, vendors.clone(), (seen_by_all, health), client, metrics, &readiness);
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,
@@ -106,7 +106,7 @@ pub async fn run(settings: Settings, level: LevelHandle) -> anyhow::Result<()> {
     // Before the first call can write a CDI file.
     reconcile::remove_temporaries(&node).await?;
     let _ = place.set(Arc::clone(&node));
-    start_loops(&settings, &node, &readiness, &stop, &mut tasks);
+    start_loops(&settings, &node, vendors, &readiness, &stop, &mut tasks);
 
     let ended = tokio::select! {
         () = signals.next() => Ok(()),
@@ -230,10 +230,16 @@ async fn open_node(
 fn start_loops(
     settings: &Settings,
     node: &Arc<Node>,
+    vendors: Vendors,
     readiness: &Readiness,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
+    let (worker, token) = (Arc::clone(node), stop.clone());
+    tasks.spawn(async move {
+        devices::run(worker, vendors, devices::PERIOD, token).await;
+        Ok(())
+    });
     let (worker, token, ready) = (Arc::clone(node), stop.clone(), readiness.clone());
     tasks.spawn(async move {
         publisher::run(worker, ready, token).await;

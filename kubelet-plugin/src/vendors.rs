@@ -64,6 +64,7 @@ impl Vendors {
             nvml_library: args.nvml_library.clone(),
             driver_root: args.driver_root.clone(),
             dev_root: args.dev_root.clone(),
+            hold: settings.event_hold(),
         };
         let known = settings.vendors().into_iter().map(|vendor| -> (Arc<dyn Backend>, bool) {
             match vendor {

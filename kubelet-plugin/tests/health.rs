@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,6 +41,11 @@ struct Plugin {
 impl Plugin {
     /// A plugin's start. One that started before has been stopped.
     async fn start(bench: &mut Bench) -> Self {
+        Self::start_looking(bench, PERIOD).await
+    }
+
+    /// One that looks so often.
+    async fn start_looking(bench: &mut Bench, period: Duration) -> Self {
         bench.health = Arc::new(HealthJudge::new(policy()));
         let (seen, seen_by_all) = watch::channel(bench.unseen());
         let node = bench.start_seeing(seen_by_all).await.0;
@@ -54,7 +60,7 @@ impl Plugin {
                 metrics: node.metrics.clone(),
                 progress: progress.clone(),
             };
-            tokio::spawn(discover::run(discover, PERIOD, stop.clone()));
+            tokio::spawn(discover::run(discover, period, stop.clone()));
         }
         tokio::spawn(health::run(Arc::clone(&bench.health), seen, stop.clone()));
         tokio::spawn(health::tell(Arc::clone(&node), stop.clone()));
@@ -141,6 +147,40 @@ fn ready(bench: &Bench, claim: u32) -> String {
     ready.map_or_else(String::new, |c| {
         format!("{} {}", c["status"].as_str().unwrap(), c["message"].as_str().unwrap())
     })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_vendor_tells_is_looked_at_at_once_and_a_flood_of_it_four_times_a_second() {
+    let hour = Duration::from_secs(3600);
+    let mut bench = Bench::new(2);
+    let plugin = Plugin::start_looking(&mut bench, hour).await;
+    published(&bench).await;
+    for (chip, wanted) in
+        [(1, vec!["chip-0-1", "module-0"]), (3, vec!["chip-0-1", "chip-1-1", "module-0", "module-1"])]
+    {
+        // Slices are written a second apart.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        set(&bench, chip, &sick());
+        bench.hardware.tell();
+        let wanted: Vec<String> =
+            wanted.iter().map(|device| format!("{device} unhealthy NoSchedule")).collect();
+        let took = tainted(&bench, &wanted.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(took <= Duration::from_millis(500), "{took:?}");
+    }
+    let looks = || bench.hardware.looks.load(Ordering::SeqCst);
+    let before = looks();
+    for _ in 0..10_000 {
+        bench.hardware.tell();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!((38..=42).contains(&(looks() - before)), "{} looks in 10 s", looks() - before);
+    let vendor = vnpu_kubelet_plugin::metrics::Pool { vendor: "ascend".to_owned() };
+    assert!(plugin.node.metrics.heard.get_or_create(&vendor).get() > 38);
+    // And the last word counts.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = looks();
+    tokio::time::sleep(hour / 2).await;
+    assert_eq!(looks(), before, "nothing was told, and it is not time yet");
 }
 
 #[tokio::test(start_paused = true)]

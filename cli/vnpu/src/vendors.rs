@@ -52,6 +52,7 @@ pub(crate) fn look(arguments: &VendorArguments, dev_root: &Path) -> Looked {
         nvml_library: arguments.nvml_library.clone(),
         driver_root: arguments.driver_root.clone(),
         dev_root: dev_root.to_owned(),
+        hold: None,
     };
     let mut looked = Looked::default();
     looked.ask(("Ascend", "davinci"), host.ascend(), Ascend::library, host.dcmi_library.is_some());

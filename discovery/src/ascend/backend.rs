@@ -1,21 +1,24 @@
-//! The Ascend backend: loads the library when it is first needed (and again later if it was not there), makes
-//! passes, answers about processes, names device nodes and driver files.
+//! The Ascend backend: keeps the library open as long as its file is the same, makes passes, answers about processes,
+//! names device nodes and driver files.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vnpu_driver::hardware::{Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Vendor, VendorEdits};
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::hardware::{
+    Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Usage, Vendor, VendorEdits,
+};
+use vnpu_driver::quantity::{Bytes, Percent};
 
-use super::dcmi::{Dcmi, Refusal, Slot};
+use super::dcmi::{Answer, Dcmi, Refusal, Slot};
 use super::edits::edits;
-use super::library::Library;
+use super::events;
 use super::scan::{Known, scan};
-use super::search;
+use super::session::{Calls, Session};
 use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
-use crate::worker::{CallKey, Worker};
+use crate::heard::Heard;
+use crate::worker::CallKey;
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -48,13 +51,9 @@ impl Default for AscendOptions {
 /// Ascend NPUs of this node.
 pub struct Ascend {
     options: AscendOptions,
-    loaded: Mutex<Option<Loaded>>,
+    session: Mutex<Session>,
+    heard: Mutex<Option<Heard>>,
     known: Mutex<Known>,
-}
-
-struct Loaded {
-    worker: Arc<Worker<Library, Slot>>,
-    initialised: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,7 +63,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ascend {
     /// Nothing is loaded yet: a node whose driver comes later is no error.
     pub fn new(options: AscendOptions) -> Self {
-        Self { options, loaded: Mutex::new(None), known: Mutex::default() }
+        Self { options, session: Mutex::default(), heard: Mutex::new(None), known: Mutex::default() }
     }
 
     /// Loads and initialises the library if that was not done yet; the file that serves. For `--check`.
@@ -75,36 +74,10 @@ impl Ascend {
         Ok(self.worker()?.target().path().to_owned())
     }
 
-    fn worker(&self) -> Result<Arc<Worker<Library, Slot>>, DiscoveryError> {
-        let mut loaded = lock(&self.loaded);
-        if loaded.is_none() {
-            let path = search::find(self.options.dcmi_library.as_deref(), &self.options.driver_root)?;
-            let library = Library::load(&path)?;
-            tracing::info!(path = %path.display(), "DCMI library loaded");
-            let worker = Arc::new(Worker::new("dcmi", library, self.options.deadline));
-            // Kept also if its initialisation fails: loading twice would run its constructors twice.
-            *loaded = Some(Loaded { worker, initialised: false });
-        }
-        let Some(loaded) = loaded.as_mut() else {
-            return Err(DiscoveryError::LibraryMissing {
-                library: VendorLibrary::Dcmi,
-                searched: Vec::new(),
-            });
-        };
-        if !loaded.initialised {
-            let function = "dcmi_init";
-            match loaded.worker.call(CallKey { function, place: None }, |library| library.init()) {
-                Ok(Ok(())) => loaded.initialised = true,
-                Ok(Err(Refusal::Code(code))) => {
-                    return Err(DiscoveryError::Call { library: VendorLibrary::Dcmi, function, code });
-                }
-                Ok(Err(Refusal::Absent)) => {
-                    return Err(DiscoveryError::Call { library: VendorLibrary::Dcmi, function, code: -8255 });
-                }
-                Err(_) => return Err(DiscoveryError::Hanging { function }),
-            }
-        }
-        Ok(Arc::clone(&loaded.worker))
+    fn worker(&self) -> Result<Arc<Calls>, DiscoveryError> {
+        let AscendOptions { dcmi_library, driver_root, deadline, .. } = &self.options;
+        let listens = lock(&self.heard).is_some();
+        lock(&self.session).calls(dcmi_library.as_deref(), driver_root, *deadline, listens)
     }
 }
 
@@ -116,6 +89,21 @@ impl Backend for Ascend {
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
         let worker = self.worker()?;
         scan(&worker, &self.options.sys_root, &mut lock(&self.known))
+    }
+
+    fn listen(&self, heard: Heard) {
+        events::add(&heard);
+        *lock(&self.heard) = Some(heard);
+    }
+
+    fn usage(&self, chip: &Chip) -> Usage {
+        let (Some(slot), Ok(calls)) = (slot(chip), self.worker()) else { return Usage::default() };
+        let asked = calls.visit(slot, move |steps| Usage {
+            memory: said(steps.call("dcmi_get_device_hbm_info", |d| d.used_mib(slot))).map(mib),
+            busy: said(steps.call("dcmi_get_device_utilization_rate", |d| d.busy_percent(slot))).map(Percent),
+            temperature: said(steps.call("dcmi_get_device_temperature", |d| d.temperature(slot))),
+        });
+        asked.map(|(usage, _)| usage).unwrap_or_default()
     }
 
     fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {
@@ -149,6 +137,14 @@ impl ProcessView for Ascend {
             Err(_) => Err(failed(format!("{function} on {} does not return", chip.name()))),
         }
     }
+}
+
+const fn mib(number: u64) -> Bytes {
+    Bytes(number.saturating_mul(1 << 20))
+}
+
+fn said<T, H>(answer: Result<Answer<T>, H>) -> Option<T> {
+    answer.ok()?.ok()
 }
 
 fn slot(chip: &Chip) -> Option<Slot> {

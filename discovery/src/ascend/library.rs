@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, Symbol};
 
 use super::dcmi::{Answer, ChipInfo, Dcmi, Devices, Pcie, Refusal, Slot};
+use super::events;
 use super::raw::*;
 use crate::error::{DiscoveryError, VendorLibrary};
+use crate::stamp::unknown_path;
 
 /// A loaded `libdcmi.so` that has everything discovery needs.
 pub(crate) struct Library {
@@ -45,24 +47,26 @@ pub(crate) struct Library {
     share: Option<GetStruct<c_int>>,
     topology: Option<GetTopology>,
     processes: Option<GetProcesses>,
+    subscribe: Option<Subscribe>,
+    utilization: Option<GetUtilization>,
+    temperature: Option<GetStruct<c_int>>,
     // Never unloaded: the thread that made the calls may end after we are gone, and what the library does at the end
     // of a thread must then still be there.
     _library: ManuallyDrop<Handle>,
 }
 
 impl Library {
-    /// Loads the file and looks up the functions.
-    pub(crate) fn load(path: &Path) -> Result<Self, DiscoveryError> {
+    /// Loads the file and looks up the functions; `generation` is how many files were loaded from this path before.
+    pub(crate) fn load(path: &Path, generation: usize) -> Result<Self, DiscoveryError> {
         // The vendor's own users load it globally: parts of it find each other by name (mind-cluster, dcmi.go).
         // SAFETY: loading runs the library's constructors. It is the vendor's driver library, named by the
         // administrator or lying in the driver's directory, which only root can write.
-        let library = unsafe { Handle::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) }.map_err(|error| {
-            DiscoveryError::LibraryBroken {
+        let library = unsafe { Handle::open(Some(unknown_path(path, generation)), RTLD_LAZY | RTLD_GLOBAL) }
+            .map_err(|error| DiscoveryError::LibraryBroken {
                 library: VendorLibrary::Dcmi,
                 path: path.to_owned(),
                 reason: error.to_string(),
-            }
-        })?;
+            })?;
         let mut missing = Vec::new();
         let loaded = Self::look_up(path, library, &mut missing);
         loaded.ok_or(DiscoveryError::LibraryTooOld {
@@ -116,6 +120,9 @@ impl Library {
             share: optional(lib, "dcmi_get_device_share_enable"),
             topology: optional(lib, "dcmi_get_topo_info_by_device_id"),
             processes: optional(lib, "dcmi_get_device_resource_info"),
+            subscribe: optional(lib, "dcmi_subscribe_fault_event"),
+            utilization: optional(lib, "dcmi_get_device_utilization_rate"),
+            temperature: optional(lib, "dcmi_get_device_temperature"),
             _library: ManuallyDrop::new(library),
         })
     }
@@ -123,6 +130,59 @@ impl Library {
     /// Which file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Memory that is taken, in MiB: of the HBM, or of the memory of chips that have none.
+    pub(crate) fn used_mib(&self, slot: Slot) -> Answer<u64> {
+        match self.hbm(slot) {
+            Ok(hbm) if hbm.size > 0 => Ok(hbm.used),
+            _ => self.memory(slot).map(|memory| memory.size.saturating_sub(memory.available)),
+        }
+    }
+
+    /// Percent of the time that the chip computed.
+    pub(crate) fn busy_percent(&self, slot: Slot) -> Answer<u32> {
+        let function = self.utilization.ok_or(Refusal::Absent)?;
+        let mut percent = 0;
+        // The whole NPU, which not every driver knows, then its AI cores.
+        let ask = |kind, percent: &mut c_uint| {
+            // SAFETY: module documentation.
+            answer(unsafe { function(slot.card, slot.device, kind, percent) }, ())
+        };
+        ask(UTILIZATION_NPU, &mut percent).or_else(|_| ask(UTILIZATION_CORES, &mut percent))?;
+        Ok(percent)
+    }
+
+    /// Degrees Celsius.
+    pub(crate) fn temperature(&self, slot: Slot) -> Answer<i32> {
+        let function = self.temperature.ok_or(Refusal::Absent)?;
+        let mut degrees = 0;
+        // SAFETY: module documentation.
+        let code = unsafe { function(slot.card, slot.device, &mut degrees) };
+        answer(code, degrees)
+    }
+
+    fn hbm(&self, slot: Slot) -> Answer<RawHbmInfo> {
+        let function = self.hbm.ok_or(Refusal::Absent)?;
+        let mut hbm = RawHbmInfo::default();
+        // SAFETY: module documentation.
+        let code = unsafe { function(slot.card, slot.device, &mut hbm) };
+        answer(code, hbm)
+    }
+
+    fn memory(&self, slot: Slot) -> Answer<RawMemoryInfo> {
+        let function = self.memory.ok_or(Refusal::Absent)?;
+        let mut memory = RawMemoryInfo::default();
+        // SAFETY: module documentation.
+        let code = unsafe { function(slot.card, slot.device, &mut memory) };
+        answer(code, memory)
+    }
+
+    /// Faults of all chips are told to [`events`] from now on. The library takes this once in a process.
+    pub(crate) fn subscribe(&self) -> Answer<()> {
+        let function = self.subscribe.ok_or(Refusal::Absent)?;
+        // SAFETY: module documentation; the handler is a function, and so lives for ever.
+        answer(unsafe { function(ALL, ALL, RawEventFilter::default(), events::told) }, ())
     }
 }
 
@@ -245,28 +305,11 @@ impl Dcmi for Library {
     }
 
     fn hbm_mib(&self, slot: Slot) -> Answer<u64> {
-        let function = self.hbm.ok_or(Refusal::Absent)?;
-        let mut hbm = RawHbmInfo::default();
-        // SAFETY: module documentation.
-        let code = unsafe { function(slot.card, slot.device, &mut hbm) };
-        answer(code, hbm.size)
+        self.hbm(slot).map(|hbm| hbm.size)
     }
 
     fn memory_mib(&self, slot: Slot) -> Answer<u64> {
-        let function = self.memory.ok_or(Refusal::Absent)?;
-        let mut memory = RawMemoryInfo {
-            size: 0,
-            available: 0,
-            frequency: 0,
-            hugepage_size: 0,
-            hugepages_total: 0,
-            hugepages_free: 0,
-            utilization: 0,
-            reserve: [0; 60],
-        };
-        // SAFETY: module documentation.
-        let code = unsafe { function(slot.card, slot.device, &mut memory) };
-        answer(code, memory.size)
+        Self::memory(self, slot).map(|memory| memory.size)
     }
 
     fn logic_id(&self, slot: Slot) -> Answer<i32> {

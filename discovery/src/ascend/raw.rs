@@ -48,6 +48,7 @@ pub(super) struct RawHbmInfo {
 
 /// `struct dcmi_get_memory_info_stru`; sizes in MB of 2^20.
 #[repr(C)]
+#[derive(Default)]
 pub(super) struct RawMemoryInfo {
     pub(super) size: u64,
     pub(super) available: u64,
@@ -56,7 +57,7 @@ pub(super) struct RawMemoryInfo {
     pub(super) hugepages_total: c_ulong,
     pub(super) hugepages_free: c_ulong,
     pub(super) utilization: c_uint,
-    pub(super) reserve: [u8; 60],
+    pub(super) reserve: [[u8; 30]; 2],
 }
 
 /// `struct dcmi_spod_info`.
@@ -90,6 +91,45 @@ pub(super) struct RawBoardInfo {
     pub(super) slot_id: c_uint,
 }
 
+/// `struct dcmi_event_filter`; all zeros for everything.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct RawEventFilter {
+    pub(super) flags: u64,
+    pub(super) event_id: c_uint,
+    pub(super) severity: u8,
+    pub(super) node_type: u8,
+    pub(super) reserve: [u8; 32],
+}
+
+/// `struct dcmi_event`: its type, of which `DCMI_DMS_FAULT_EVENT` (0) is the only one, and that type's content.
+#[repr(C)]
+pub(super) struct RawEvent {
+    pub(super) kind: c_int,
+    pub(super) fault: RawFaultEvent,
+}
+
+/// The head of `struct dcmi_dms_fault_event`. Texts follow, whose room has changed between versions.
+#[repr(C)]
+pub(super) struct RawFaultEvent {
+    pub(super) event_id: c_uint,
+    pub(super) device_id: u16,
+    pub(super) node_type: u8,
+    pub(super) node_id: u8,
+    pub(super) sub_node_type: u8,
+    pub(super) sub_node_id: u8,
+    /// 0 is a note, 1 to 3 rising.
+    pub(super) severity: u8,
+    /// 0 it is over, 1 it began, 2 it happened once.
+    pub(super) assertion: u8,
+    pub(super) event_number: c_int,
+    pub(super) notice_number: c_int,
+    pub(super) raised: u64,
+}
+
+const _: () = assert!(size_of::<RawEventFilter>() == 48);
+const _: () = assert!(std::mem::offset_of!(RawEvent, fault) == 8);
+const _: () = assert!(std::mem::offset_of!(RawFaultEvent, assertion) == 11);
 const _: () = assert!(size_of::<RawChipInfo>() == 132);
 const _: () = assert!(size_of::<RawPcieInfo>() == 64);
 const _: () = assert!(size_of::<RawDieId>() == 20);
@@ -109,9 +149,16 @@ pub(super) const MOST_ERRORS: usize = 128;
 pub(super) const MOST_PROCESSES: usize = 256;
 /// `DCMI_MAIN_CMD_CHIP_INF` and its sub-command for the super-pod.
 pub(super) const SUPER_POD_COMMAND: (c_int, c_uint) = (12, 1);
+/// Card and device that stand for all of them in a subscription.
+pub(super) const ALL: c_int = -1;
+/// What `dcmi_get_device_utilization_rate` is asked for: the NPU as a whole, its AI cores.
+pub(super) const UTILIZATION_NPU: c_int = 13;
+pub(super) const UTILIZATION_CORES: c_int = 2;
 /// `DCMI_VDIE`.
 pub(super) const VDIE: c_int = 1;
 
+pub(super) type EventHandler = unsafe extern "C" fn(*mut RawEvent);
+pub(super) type Subscribe = unsafe extern "C" fn(c_int, c_int, RawEventFilter, EventHandler) -> c_int;
 pub(super) type Init = unsafe extern "C" fn() -> c_int;
 pub(super) type GetText = unsafe extern "C" fn(*mut c_char, c_uint) -> c_int;
 pub(super) type GetGlobalInt = unsafe extern "C" fn(*mut c_int) -> c_int;
@@ -124,6 +171,7 @@ pub(super) type GetErrors = unsafe extern "C" fn(c_int, c_int, *mut c_int, *mut 
 pub(super) type GetInfo =
     unsafe extern "C" fn(c_int, c_int, c_int, c_uint, *mut c_void, *mut c_uint) -> c_int;
 pub(super) type GetTopology = unsafe extern "C" fn(c_int, c_int, c_int, c_int, *mut c_int) -> c_int;
+pub(super) type GetUtilization = unsafe extern "C" fn(c_int, c_int, c_int, *mut c_uint) -> c_int;
 pub(super) type GetLogicId = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
 pub(super) type GetPhysId = unsafe extern "C" fn(c_uint, *mut c_uint) -> c_int;
 pub(super) type GetProcesses = unsafe extern "C" fn(c_int, c_int, *mut RawProcess, *mut c_int) -> c_int;

@@ -1,22 +1,27 @@
 //! The NVIDIA backend: keeps the library open as long as its file is the same, makes passes, answers about processes,
 //! names device nodes and driver files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vnpu_driver::hardware::{Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Vendor, VendorEdits};
+use vnpu_driver::hardware::{
+    Chip, Inventory, ProcessError, ProcessMemory, ProcessView, Usage, Vendor, VendorEdits,
+};
 use vnpu_driver::id::DeviceUuid;
-use vnpu_driver::quantity::Bytes;
+use vnpu_driver::quantity::{Bytes, Percent};
 
 use super::edits::{Places, edits};
-use super::library::{Handle, Library, Refusal, code};
+use super::events::{Events, Watched};
+use super::library::{Answer, Handle, Library, Refusal, code};
 use super::scan::{Calls, Known, Place, scan};
 use super::search;
 use super::session::Session;
 use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
+use crate::heard::Heard;
+use crate::stamp::Stamp;
 use crate::worker::{CallKey, Worker};
 
 /// Where things are on this node.
@@ -33,13 +38,16 @@ pub struct NvidiaOptions {
     pub sys_root: PathBuf,
     /// The host's `/proc`, for the numbers of partitions' device nodes.
     pub proc_root: PathBuf,
+    /// How long an error that the driver reported (an XID) counts; without, until the driver is loaded anew or the
+    /// program ends.
+    pub hold: Option<Duration>,
     /// How long one NVML call may take. Without the persistence daemon the first call about a GPU starts it, which
     /// takes seconds.
     pub deadline: Duration,
 }
 
 impl Default for NvidiaOptions {
-    /// A node's own roots, 10 s.
+    /// A node's own roots, errors without an end, 10 s.
     fn default() -> Self {
         Self {
             nvml_library: None,
@@ -47,6 +55,7 @@ impl Default for NvidiaOptions {
             dev_root: PathBuf::from("/dev"),
             sys_root: PathBuf::from("/sys"),
             proc_root: PathBuf::from("/proc"),
+            hold: None,
             deadline: Duration::from_secs(10),
         }
     }
@@ -58,6 +67,7 @@ pub struct Nvidia {
     calls: Calls,
     session: Mutex<Session>,
     known: Mutex<Known>,
+    events: Events,
     /// What the last pass saw; apart from `known`, so that a pass holds nobody up who asks about processes.
     seen: Mutex<Option<Arc<Seen>>>,
 }
@@ -78,7 +88,9 @@ impl Nvidia {
     /// Nothing is loaded yet: a node whose driver comes later is no error.
     pub fn new(options: NvidiaOptions) -> Self {
         let calls = Worker::new("nvml", (), options.deadline);
-        Self { options, calls, session: Mutex::default(), known: Mutex::default(), seen: Mutex::new(None) }
+        let events = Events::new(options.hold);
+        let (session, known) = (Mutex::default(), Mutex::default());
+        Self { options, calls, session, known, events, seen: Mutex::new(None) }
     }
 
     /// Loads and initialises the library if that was not done yet; the file that serves. For `--check`.
@@ -87,6 +99,13 @@ impl Nvidia {
     /// As of [`Backend::discover`], without those of devices.
     pub fn library(&self) -> Result<PathBuf, DiscoveryError> {
         Ok(self.open()?.0.path().to_owned())
+    }
+
+    /// Where the last look saw a device.
+    fn seen(&self, chip: &Chip) -> Option<(Arc<Library>, Place, Handle)> {
+        let seen = lock(&self.seen).clone()?;
+        let (place, handle) = *seen.devices.get(&chip.uuid)?;
+        Some((Arc::clone(&seen.library), place, handle))
     }
 
     fn open(&self) -> Result<(Arc<Library>, PathBuf), DiscoveryError> {
@@ -107,11 +126,38 @@ impl Backend for Nvidia {
         if pass.stale {
             lock(&self.session).distrust();
         }
-        let inventory = pass.inventory?;
+        let mut inventory = pass.inventory?;
+        let driver = Stamp::of(&self.options.sys_root.join("module/nvidia"));
+        self.events.watch(&library, watched(&inventory, &pass.devices), driver);
+        self.events.add_to(&mut inventory);
         let driver_version = inventory.driver_version.clone();
         let seen = Seen { library, devices: pass.devices, driver_root, driver_version };
         *lock(&self.seen) = Some(Arc::new(seen));
         Ok(inventory)
+    }
+
+    fn listen(&self, heard: Heard) {
+        self.events.listen(heard);
+    }
+
+    fn usage(&self, chip: &Chip) -> Usage {
+        let Some((library, place, handle)) = self.seen(chip) else { return Usage::default() };
+        let uuid = chip.uuid.clone();
+        let asked = self.calls.visit(place, move |steps| {
+            let same = steps.call("nvmlDeviceGetUUID", |()| library.uuid(handle));
+            if said(same).as_deref() != Some(uuid.as_str()) {
+                return Usage::default();
+            }
+            let memory = steps.call("nvmlDeviceGetMemoryInfo", |()| library.used(handle));
+            let busy = steps.call("nvmlDeviceGetUtilizationRates", |()| library.busy(handle));
+            let degrees = steps.call("nvmlDeviceGetTemperature", |()| library.temperature(handle));
+            Usage {
+                memory: said(memory).map(Bytes),
+                busy: said(busy).map(Percent),
+                temperature: said(degrees).and_then(|degrees| i32::try_from(degrees).ok()),
+            }
+        });
+        asked.map(|(usage, _)| usage).unwrap_or_default()
     }
 
     fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {
@@ -140,6 +186,22 @@ impl Backend for Nvidia {
     }
 }
 
+fn said<T, H>(answer: Result<Answer<T>, H>) -> Option<T> {
+    answer.ok()?.ok()
+}
+
+/// The GPUs behind the devices of a look.
+fn watched(inventory: &Inventory, devices: &BTreeMap<DeviceUuid, (Place, Handle)>) -> Vec<Watched> {
+    let mut gpus = BTreeMap::<u32, BTreeSet<_>>::new();
+    for chip in &inventory.chips {
+        if let Some(((index, _), _)) = devices.get(&chip.uuid) {
+            let instance = chip.traits.partition.as_ref().map(|partition| partition.gpu_instance);
+            gpus.entry(*index).or_default().insert((instance, chip.uuid.clone()));
+        }
+    }
+    gpus.into_iter().map(|(index, devices)| Watched { index, devices }).collect()
+}
+
 /// `570.124.06` of `libnvidia-ml.so.570.124.06`; empty for a name without a version.
 fn version_of(library: &std::path::Path) -> String {
     let file = library.canonicalize().ok();
@@ -152,13 +214,8 @@ impl ProcessView for Nvidia {
     fn processes(&self, chip: &Chip) -> Result<Vec<ProcessMemory>, ProcessError> {
         let failed = ProcessError::Failed;
         let function = "nvmlDeviceGetComputeRunningProcesses_v3";
-        let seen = lock(&self.seen).clone();
-        let found = seen.and_then(|seen| {
-            let (place, handle) = *seen.devices.get(&chip.uuid)?;
-            Some((Arc::clone(&seen.library), place, handle))
-        });
         let name = chip.name();
-        let Some((library, place, handle)) = found else {
+        let Some((library, place, handle)) = self.seen(chip) else {
             return Err(failed(format!("NVML has not shown {name} ({}) at the last look", chip.uuid)));
         };
         let key = CallKey { function, place: Some(place) };

@@ -10,26 +10,30 @@
 //!
 //! # Thread-safety
 //! NVML may be called from any thread. `worker.rs` makes one call at a time, except that a call which hangs is left
-//! behind while others go on; the library is not shut down while one hangs.
+//! behind while others go on; the library is not shut down while one hangs. Events are waited for beside them, on a
+//! thread of their own, and a set of events is used by that thread alone.
 
 use std::ffi::{c_uint, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use libloading::os::unix::{Library as Loaded, RTLD_LAZY, RTLD_LOCAL};
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::{PciInfo, ProcessInfo};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{
     NVML_GPU_INSTANCE_PROFILE_4_SLICE, NVML_GPU_INSTANCE_PROFILE_7_SLICE, NVML_GPU_INSTANCE_PROFILE_8_SLICE,
-    NVML_NVLINK_MAX_LINKS, NvmlLib, nvmlDevice_t, nvmlMemory_t,
+    NVML_NVLINK_MAX_LINKS, NvmlLib, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlMemory_t,
 };
 use vnpu_driver::hardware::PciAddress;
 
 use crate::error::{DiscoveryError, VendorLibrary};
+use crate::stamp::unknown_path;
 
 /// What a call returned instead of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub(crate) mod code {
     pub(crate) const NOT_SUPPORTED: i32 = 3;
     pub(crate) const NOT_FOUND: i32 = 6;
     pub(crate) const DRIVER_NOT_LOADED: i32 = 9;
+    pub(crate) const TIMEOUT: i32 = 10;
     pub(crate) const FUNCTION_NOT_FOUND: i32 = 13;
     pub(crate) const GPU_IS_LOST: i32 = 15;
     pub(crate) const RESET_REQUIRED: i32 = 16;
@@ -58,7 +63,7 @@ pub(crate) mod code {
 }
 
 /// A GPU or an instance of one, in one initialisation of the library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Handle(usize);
 
 impl Handle {
@@ -93,18 +98,17 @@ pub(crate) struct Library {
     opened: PathBuf,
     nvml: OnceLock<ManuallyDrop<Nvml>>,
     shut: AtomicBool,
+    /// Held while events are waited for: the library is not shut down under who waits.
+    waiting: Mutex<()>,
     // Never unloaded: a thread that made calls may end after we are gone, and one may hang in it.
     _loaded: ManuallyDrop<Loaded>,
 }
 
 impl Library {
-    /// Loads the file. The loader takes a path that it knows for the file that it has already; `generation` makes
-    /// another path of it (`dir/./file`) for a file that was replaced.
+    /// Loads the file; `generation` is how many were loaded from this path before.
     pub(crate) fn load(path: &Path, generation: usize) -> Result<Self, DiscoveryError> {
         let library = VendorLibrary::Nvml;
-        let mut opened = path.parent().unwrap_or(Path::new("/")).as_os_str().to_owned();
-        (0..generation).for_each(|_| opened.push("/."));
-        let opened = PathBuf::from(opened).join(path.file_name().unwrap_or_default());
+        let opened = unknown_path(path, generation);
         // SAFETY: loading runs the library's constructors. It is the vendor's driver library, named by the
         // administrator or lying in the driver's directory, which only root can write.
         let loaded = unsafe { Loaded::open(Some(&opened), RTLD_LAZY | RTLD_LOCAL) }.map_err(|error| {
@@ -123,6 +127,7 @@ impl Library {
             opened,
             nvml: OnceLock::new(),
             shut: AtomicBool::new(false),
+            waiting: Mutex::new(()),
             _loaded: ManuallyDrop::new(loaded),
         })
     }
@@ -143,15 +148,15 @@ impl Library {
         Ok(())
     }
 
-    /// `nvmlShutdown`: the driver's nodes are closed, and handles are worth nothing any more.
+    /// `nvmlShutdown`: the driver's nodes are closed, and handles and sets of events are worth nothing any more. Waits
+    /// for who waits for events, who then stops.
     pub(crate) fn shut_down(&self) -> Answer<()> {
-        let done = self.nvml().and_then(|nvml| {
-            let function = nvml.lib().nvmlShutdown.as_ref().map_err(|_| Refusal::Absent)?;
-            // SAFETY: module documentation.
-            answer(unsafe { function() }, ())
-        });
+        let nvml = self.nvml();
         self.shut.store(true, Ordering::SeqCst);
-        done
+        let _nobody_waits = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let function = nvml?.lib().nvmlShutdown.as_ref().map_err(|_| Refusal::Absent)?;
+        // SAFETY: module documentation.
+        answer(unsafe { function() }, ())
     }
 
     fn nvml(&self) -> Answer<&Nvml> {
@@ -196,11 +201,30 @@ impl Library {
     /// All of the memory, in bytes. The first version of the call: `nvml-wrapper` has the second, which drivers
     /// before 510 lack, and both say the same of the total.
     pub(crate) fn memory(&self, handle: Handle) -> Answer<u64> {
+        Ok(self.sizes(handle)?.total)
+    }
+
+    /// Memory that is taken, in bytes.
+    pub(crate) fn used(&self, handle: Handle) -> Answer<u64> {
+        Ok(self.sizes(handle)?.used)
+    }
+
+    /// Percent of the last moments in which kernels ran.
+    pub(crate) fn busy(&self, handle: Handle) -> Answer<u32> {
+        Ok(self.device(handle)?.utilization_rates().map_err(refusal)?.gpu)
+    }
+
+    /// Degrees Celsius of the GPU's die.
+    pub(crate) fn temperature(&self, handle: Handle) -> Answer<u32> {
+        self.device(handle)?.temperature(TemperatureSensor::Gpu).map_err(refusal)
+    }
+
+    fn sizes(&self, handle: Handle) -> Answer<nvmlMemory_t> {
         let function = self.nvml()?.lib().nvmlDeviceGetMemoryInfo.as_ref().map_err(|_| Refusal::Absent)?;
         let mut memory = nvmlMemory_t { total: 0, free: 0, used: 0 };
         // SAFETY: module documentation.
-        answer(unsafe { function(handle.raw(), &mut memory) }, ())?;
-        Ok(memory.total)
+        let code = unsafe { function(handle.raw(), &mut memory) };
+        answer(code, memory)
     }
 
     pub(crate) fn capability(&self, handle: Handle) -> Answer<(i32, i32)> {
@@ -315,6 +339,90 @@ impl Library {
         Ok(merged(list))
     }
 }
+
+/// A set of events, in one initialisation of the library.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventSet(usize);
+
+impl EventSet {
+    const fn raw(self) -> nvmlEventSet_t {
+        self.0 as nvmlEventSet_t
+    }
+}
+
+/// An error that the driver reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Xid {
+    /// The GPU.
+    pub(crate) gpu: Handle,
+    /// Number in the vendor's catalogue.
+    pub(crate) code: u64,
+    /// The GPU instance that it is about; the whole GPU without.
+    pub(crate) gpu_instance: Option<u32>,
+}
+
+/// Bare calls: `nvml-wrapper` does not give an event's instance, and frees a set at the first GPU that refuses.
+impl Library {
+    pub(crate) fn event_set(&self) -> Answer<EventSet> {
+        let function = self.nvml()?.lib().nvmlEventSetCreate.as_ref().map_err(|_| Refusal::Absent)?;
+        let mut set: nvmlEventSet_t = std::ptr::null_mut();
+        // SAFETY: module documentation.
+        answer(unsafe { function(&mut set) }, ())?;
+        Ok(EventSet(set as usize))
+    }
+
+    pub(crate) fn free_events(&self, set: EventSet) -> Answer<()> {
+        let function = self.nvml()?.lib().nvmlEventSetFree.as_ref().map_err(|_| Refusal::Absent)?;
+        // SAFETY: module documentation.
+        answer(unsafe { function(set.raw()) }, ())
+    }
+
+    /// Puts a GPU's errors into the set; `false` for a GPU that reports none.
+    pub(crate) fn report_errors(&self, gpu: Handle, set: EventSet) -> Answer<bool> {
+        let lib = self.nvml()?.lib();
+        let supported = lib.nvmlDeviceGetSupportedEventTypes.as_ref().map_err(|_| Refusal::Absent)?;
+        let register = lib.nvmlDeviceRegisterEvents.as_ref().map_err(|_| Refusal::Absent)?;
+        let mut kinds = 0;
+        // SAFETY: module documentation.
+        answer(unsafe { supported(gpu.raw(), &mut kinds) }, ())?;
+        if kinds & XID_EVENTS == 0 {
+            return Ok(false);
+        }
+        // SAFETY: module documentation.
+        answer(unsafe { register(gpu.raw(), XID_EVENTS, set.raw()) }, true)
+    }
+
+    /// Waits for the next error, so long at most; `None` when there was none.
+    pub(crate) fn next_error(&self, set: EventSet, at_most: Duration) -> Answer<Option<Xid>> {
+        let _here = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let function = self.nvml()?.lib().nvmlEventSetWait_v2.as_ref().map_err(|_| Refusal::Absent)?;
+        let mut data = nvmlEventData_t {
+            device: std::ptr::null_mut(),
+            eventType: 0,
+            eventData: 0,
+            gpuInstanceId: 0,
+            computeInstanceId: 0,
+        };
+        let millis = c_uint::try_from(at_most.as_millis()).unwrap_or(c_uint::MAX);
+        // SAFETY: module documentation.
+        match answer(unsafe { function(set.raw(), &mut data, millis) }, ()) {
+            Ok(()) if data.eventType & XID_EVENTS == 0 => Ok(None),
+            Ok(()) => Ok(Some(Xid {
+                gpu: Handle(data.device as usize),
+                code: data.eventData,
+                gpu_instance: Some(data.gpuInstanceId).filter(|id| *id != WHOLE_GPU),
+            })),
+            Err(Refusal::Code(code::TIMEOUT)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// `nvmlEventTypeXidCriticalError`.
+const XID_EVENTS: u64 = 8;
+
+/// What stands for no instance in an event.
+const WHOLE_GPU: c_uint = c_uint::MAX;
 
 type GetNumber = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint) -> c_uint;
 

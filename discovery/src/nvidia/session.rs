@@ -1,8 +1,6 @@
 //! Keeps the library open, and closes and opens it again when its file changes (a driver was reloaded or replaced) or
 //! when it said that it must be initialised again.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,29 +8,8 @@ use super::library::{Library, Refusal, code};
 use super::scan::Calls;
 use super::search::{self, Driver};
 use crate::error::{DiscoveryError, VendorLibrary};
+use crate::stamp::Stamp;
 use crate::worker::CallKey;
-
-/// What tells one file from another that was put in its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
-
-impl Stamp {
-    /// Of the file behind links; `None` for one that went just now.
-    fn of(path: &Path) -> Option<Self> {
-        let data = fs::metadata(path).ok()?;
-        Some(Self {
-            device: data.dev(),
-            inode: data.ino(),
-            seconds: data.mtime(),
-            nanoseconds: data.mtime_nsec(),
-        })
-    }
-}
 
 struct Open {
     library: Arc<Library>,

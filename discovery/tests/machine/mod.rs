@@ -25,20 +25,21 @@ fn artefacts() -> &'static Artefacts {
     BUILT.get_or_init(|| standin_build::build(!cfg!(debug_assertions)).unwrap())
 }
 
-/// Puts `libdcmi.so` where the driver's packages put it.
+/// Puts `libdcmi.so` where the driver's packages put it, as a file that was not there before.
 pub(crate) fn install_dcmi(root: &Path) {
-    let directory = root.join("usr/local/dcmi");
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::copy(artefacts().lib.join("libdcmi.so"), directory.join("libdcmi.so")).unwrap();
+    install(&root.join("usr/local/dcmi"), "libdcmi.so");
+}
+
+fn install(directory: &Path, name: &str) {
+    std::fs::create_dir_all(directory).unwrap();
+    let fresh = directory.join("fresh");
+    std::fs::copy(artefacts().lib.join(name), &fresh).unwrap();
+    std::fs::rename(fresh, directory.join(name)).unwrap();
 }
 
 /// Puts `libnvidia-ml.so.1` where Debian's packages put it, as a file that was not there before.
 pub(crate) fn install_nvml(root: &Path) {
-    let directory = root.join("usr/lib/x86_64-linux-gnu");
-    std::fs::create_dir_all(&directory).unwrap();
-    let fresh = directory.join("fresh");
-    std::fs::copy(artefacts().lib.join("libnvidia-ml.so.1"), &fresh).unwrap();
-    std::fs::rename(fresh, directory.join("libnvidia-ml.so.1")).unwrap();
+    install(&root.join("usr/lib/x86_64-linux-gnu"), "libnvidia-ml.so.1");
 }
 
 /// A shared library of a line of C.
@@ -159,6 +160,7 @@ impl Node {
             dev_root: self.root().join("dev"),
             sys_root: self.root().join("sys"),
             proc_root: self.root().join("proc"),
+            hold: None,
             deadline: PATIENCE,
             nvml_library: None,
         }

@@ -7,6 +7,7 @@ pub mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{SetOnce, watch};
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint};
-use vnpu_discovery::{Backend, DiscoveryError, VendorLibrary};
+use vnpu_discovery::{Backend, DiscoveryError, Heard, VendorLibrary};
 use vnpu_driver::hardware::{
     Chip, DeviceNode, DriverMount, Health, Inventory, MultiDiePolicy, ProcessError, ProcessMemory,
-    ProcessView, Traits, Vendor, VendorEdits,
+    ProcessView, Traits, Usage, Vendor, VendorEdits,
 };
 use vnpu_driver::health::HealthPolicy;
 use vnpu_driver::id::{DeviceUuid, NodeName};
@@ -60,6 +61,12 @@ pub struct FakeHardware {
     pub inventory: Mutex<Inventory>,
     /// Processes on each chip that has some.
     pub processes: Mutex<BTreeMap<DeviceUuid, Vec<ProcessMemory>>>,
+    /// What each chip does.
+    pub usage: Mutex<BTreeMap<DeviceUuid, Usage>>,
+    /// How often it was looked at.
+    pub looks: AtomicUsize,
+    /// Who listens.
+    heard: Mutex<Option<Heard>>,
 }
 
 impl FakeHardware {
@@ -95,7 +102,16 @@ impl FakeHardware {
                 problems: Vec::new(),
             }),
             processes: Mutex::default(),
+            usage: Mutex::default(),
+            looks: AtomicUsize::new(0),
+            heard: Mutex::default(),
         })
+    }
+
+    /// The vendor says that something happened.
+    pub fn tell(&self) {
+        let heard = self.heard.lock().unwrap().clone();
+        heard.expect("somebody listens").tell();
     }
 
     pub fn is(&self, mood: Mood) {
@@ -140,7 +156,17 @@ impl Backend for FakeHardware {
         self.inventory.lock().unwrap().vendor
     }
 
+    fn listen(&self, heard: Heard) {
+        *self.heard.lock().unwrap() = Some(heard);
+    }
+
+    fn usage(&self, chip: &Chip) -> Usage {
+        self.mood();
+        self.usage.lock().unwrap().get(&chip.uuid).copied().unwrap_or_default()
+    }
+
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         match self.mood() {
             Mood::Answers | Mood::Hangs => Ok(self.inventory.lock().unwrap().clone()),
             Mood::Fails => Err(DiscoveryError::Hanging { function: "init" }),

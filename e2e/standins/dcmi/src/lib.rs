@@ -3,6 +3,7 @@
 // The exported names and what they do are the vendor's.
 #![allow(missing_docs, clippy::missing_safety_doc)]
 
+mod event;
 mod structs;
 mod system;
 mod unit;

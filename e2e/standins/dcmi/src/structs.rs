@@ -75,6 +75,45 @@ pub struct BoardInfo {
     pub slot_id: c_uint,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EventFilter {
+    pub flags: u64,
+    pub event_id: c_uint,
+    pub severity: u8,
+    pub node_type: u8,
+    pub reserve: [u8; 32],
+}
+
+#[repr(C)]
+pub struct FaultEvent {
+    pub event_id: c_uint,
+    pub device_id: u16,
+    pub node_type: u8,
+    pub node_id: u8,
+    pub sub_node_type: u8,
+    pub sub_node_id: u8,
+    pub severity: u8,
+    /// 0 it is over, 1 it began, 2 it happened once.
+    pub assertion: u8,
+    pub event_number: c_int,
+    pub notice_number: c_int,
+    /// Since 1970.
+    pub raised_millis: u64,
+    pub name: [u8; 256],
+    pub info: [u8; 32],
+    pub reserve: [u8; 32],
+}
+
+/// Kind 0 is the only one.
+#[repr(C)]
+pub struct Event {
+    pub kind: c_uint,
+    pub fault: FaultEvent,
+}
+
+const _: () = assert!(size_of::<EventFilter>() == 48);
+const _: () = assert!(size_of::<Event>() == 360);
 const _: () = assert!(size_of::<ChipInfo>() == 132);
 const _: () = assert!(size_of::<PcieInfo>() == 64);
 const _: () = assert!(size_of::<HbmInfo>() == 32);

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn dcmi_get_device_hbm_info(card: c_int, device: c_int, in
             memory_size: view.die.memory_mib,
             frequency: 1600,
             memory_usage: view.used >> 20,
-            temperature: 40,
+            temperature: view.die.temperature,
             bandwidth_rate: 0,
         };
         // SAFETY: the caller's out-pointer.
@@ -159,6 +159,17 @@ pub unsafe extern "C" fn dcmi_get_device_utilization_rate(
         // SAFETY: the caller's out-pointer.
         unsafe { put(rate, percent) }
     }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dcmi_get_device_temperature(
+    card: c_int,
+    device: c_int,
+    degrees: *mut c_int,
+) -> c_int {
+    let view = die("dcmi_get_device_temperature", Selector::Die(card, device));
+    // SAFETY: the caller's out-pointer.
+    code(view.and_then(|view| unsafe { put(degrees, view.die.temperature) }))
 }
 
 #[unsafe(no_mangle)]

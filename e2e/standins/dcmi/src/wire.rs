@@ -35,6 +35,14 @@ pub fn ask(function: &str, selector: Selector) -> Result<Reply, c_int> {
     }
 }
 
+/// Waits until the machine is described otherwise than at number `seen`, for a second at most; the number now.
+pub fn changed(seen: u64) -> Result<u64, c_int> {
+    match CLIENT.with_borrow_mut(|client| client.call(&Request::Changed { seen, millis: 1000 })) {
+        Ok(Reply::Generation(generation)) => Ok(generation),
+        _ => Err(INNER_ERROR),
+    }
+}
+
 /// Asks about one die.
 pub fn die(function: &str, selector: Selector) -> Result<DieView, c_int> {
     match ask(function, selector)? {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -20,6 +20,9 @@ use crate::state::{PeerId, State};
 
 /// How long a change of the file or of a fault may stay unseen.
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
+
+/// How long one that waits for it may not hear of a change that was seen.
+const CHANGE_PERIOD: Duration = Duration::from_millis(10);
 
 /// The connected processes, each with a descriptor that tells its death.
 type Living = Mutex<BTreeMap<PeerId, Arc<OwnedFd>>>;
@@ -144,7 +147,9 @@ fn serve_one(mut stream: UnixStream, peer: PeerId, state: &Mutex<State>, living:
     let process = process.as_deref();
     while wait(&stream, process, None) == Event::Readable {
         let Ok(request) = read_frame::<Request>(&mut stream) else { break };
-        if !wait_out_a_hang(&stream, process, state, &request) {
+        if !wait_out_a_hang(&stream, process, state, &request)
+            || !wait_for_a_change(&stream, process, state, &request)
+        {
             break;
         }
         bury(state, living);
@@ -167,6 +172,28 @@ fn wait_out_a_hang(
     while lock(state).hangs(request) {
         // A caller that waits for its answer sends nothing: readable means that it closed the socket.
         match wait(stream, process, Some(WATCH_PERIOD)) {
+            Event::Quiet => {}
+            Event::Readable | Event::Gone => return false,
+        }
+    }
+    true
+}
+
+/// Waits while the machine is as the caller knows it, as long as the caller likes; false when the caller is gone.
+fn wait_for_a_change(
+    stream: &UnixStream,
+    process: Option<&OwnedFd>,
+    state: &Mutex<State>,
+    request: &Request,
+) -> bool {
+    let Request::Changed { millis, .. } = request else { return true };
+    let end = Instant::now() + Duration::from_millis(u64::from(*millis));
+    while lock(state).waits(request) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        match wait(stream, process, Some(left.min(CHANGE_PERIOD))) {
             Event::Quiet => {}
             Event::Readable | Event::Gone => return false,
         }

@@ -50,6 +50,8 @@ struct Process {
 #[derive(Debug)]
 pub struct State {
     machine: Machine,
+    /// How many descriptions there were.
+    generation: u64,
     allocations: BTreeMap<u64, Allocation>,
     exports: BTreeMap<u64, u64>,
     processes: BTreeMap<PeerId, Process>,
@@ -65,6 +67,7 @@ impl State {
     pub fn new(machine: Machine) -> Self {
         Self {
             machine,
+            generation: 1,
             allocations: BTreeMap::new(),
             exports: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -80,6 +83,12 @@ impl State {
     /// minor number, also of one that vanished.
     pub fn set_machine(&mut self, machine: Machine) {
         self.machine = machine;
+        self.generation += 1;
+    }
+
+    /// Whether a request waits for another description now.
+    pub fn waits(&self, request: &Request) -> bool {
+        matches!(request, Request::Changed { seen, .. } if *seen == self.generation)
     }
 
     /// The machine as it is now.
@@ -122,6 +131,7 @@ impl State {
                     self.gpus(*minor)
                 }
             },
+            Request::Changed { .. } => Reply::Generation(self.generation),
             Request::Devices => {
                 let mut devices: Vec<_> =
                     self.machine.dies().map(|(_, die)| RuntimeDevice { phys_id: die.phys_id }).collect();

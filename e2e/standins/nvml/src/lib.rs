@@ -9,6 +9,7 @@
 )]
 
 mod device;
+mod event;
 mod mig;
 mod process;
 mod structs;

@@ -164,7 +164,23 @@ pub struct GpuInstanceProfile {
     pub memory_mib: u64,
 }
 
+/// `nvmlEventData_t`.
+#[repr(C)]
+pub struct EventData {
+    /// Where it happened.
+    pub device: crate::wire::Device,
+    /// A bit.
+    pub kind: u64,
+    /// The XID.
+    pub data: u64,
+    /// All ones of the whole GPU.
+    pub gpu_instance: c_uint,
+    /// All ones of the whole GPU or GPU instance.
+    pub compute_instance: c_uint,
+}
+
 const _: () = {
+    assert!(size_of::<EventData>() == 32);
     assert!(size_of::<Attributes>() == 40);
     assert!(size_of::<GpuInstanceProfile>() == 48);
     assert!(size_of::<Pci>() == 68);

@@ -17,6 +17,7 @@ pub const NOT_SUPPORTED: c_int = 3;
 pub const NOT_FOUND: c_int = 6;
 pub const INSUFFICIENT_SIZE: c_int = 7;
 pub const DRIVER_NOT_LOADED: c_int = 9;
+pub const TIMEOUT: c_int = 10;
 pub const VERSION_MISMATCH: c_int = 25;
 pub const UNKNOWN: c_int = 999;
 
@@ -70,6 +71,15 @@ pub fn ask_first(function: &str, device: Option<Device>) -> Answer<GpusView> {
             Ok(*view)
         }
         Ok(Reply::Code(code)) => Err(code),
+        Ok(_) => Err(UNKNOWN),
+        Err(_) => Err(DRIVER_NOT_LOADED),
+    }
+}
+
+/// Waits until the machine is described otherwise than at number `seen`, so long at most; the number now.
+pub fn changed(seen: u64, millis: u32) -> Answer<u64> {
+    match CLIENT.with_borrow_mut(|client| client.call(&Request::Changed { seen, millis })) {
+        Ok(Reply::Generation(generation)) => Ok(generation),
         Ok(_) => Err(UNKNOWN),
         Err(_) => Err(DRIVER_NOT_LOADED),
     }

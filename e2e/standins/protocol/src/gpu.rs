@@ -89,6 +89,20 @@ pub struct Gpu {
     /// Whether rows of memory could not be replaced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rows_failed: bool,
+    /// Errors that the driver reported so far, the oldest first: one that is put at the end is an event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xids: Vec<Xid>,
+}
+
+/// An error as the driver reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Xid {
+    /// Number in the vendor's catalogue.
+    pub code: u64,
+    /// The GPU instance that it is about; the whole GPU without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_instance: Option<u32>,
 }
 
 /// Partitions of a GPU.
@@ -214,6 +228,7 @@ impl Machine {
                 mig: None,
                 links: Vec::new(),
                 rows_failed: false,
+                xids: Vec::new(),
             })
             .collect();
         let nvidia = Nvidia {

@@ -9,7 +9,7 @@ mod message;
 
 pub use client::{Client, ClientError, library_directory};
 pub use frame::{read_frame, write_frame};
-pub use gpu::{Gpu, GpuView, GpusView, Instance, Mig, Nvidia, UnknownSymbols, gpu_minor, gpu_number};
+pub use gpu::{Gpu, GpuView, GpusView, Instance, Mig, Nvidia, UnknownSymbols, Xid, gpu_minor, gpu_number};
 pub use machine::{Card, DeviceShare, Die, Fault, Machine, MultiDiePolicy, SuperPod};
 pub use message::{DieView, ProcessView, Reply, Request, RuntimeDevice, Selector};
 

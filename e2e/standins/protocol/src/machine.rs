@@ -121,6 +121,9 @@ pub struct Die {
     /// What the utilisation call says, percent.
     #[serde(default)]
     pub utilization: u32,
+    /// Degrees Celsius.
+    #[serde(default = "default_temperature")]
+    pub temperature: i32,
     /// The device-share switch.
     #[serde(default)]
     pub device_share: DeviceShare,
@@ -159,6 +162,10 @@ impl Fault {
             && self.card.is_none_or(|wanted| card == Some(wanted))
             && self.device.is_none_or(|wanted| device == Some(wanted))
     }
+}
+
+const fn default_temperature() -> i32 {
+    40
 }
 
 fn yes() -> bool {
@@ -216,6 +223,7 @@ impl Machine {
                         health: 0,
                         error_codes: Vec::new(),
                         utilization: 0,
+                        temperature: default_temperature(),
                         device_share: DeviceShare::On,
                         hccs: Some(0),
                         hbm: true,

@@ -37,6 +37,13 @@ pub enum Request {
         /// Minor number of the GPU that it is about; `None` for the machine.
         minor: Option<u32>,
     },
+    /// Waits until the machine's description is another one than that of this number.
+    Changed {
+        /// What was answered last.
+        seen: u64,
+        /// How long at most.
+        millis: u32,
+    },
     /// All devices, for the runtime.
     Devices,
     /// The process opens a device (`rtSetDevice`).
@@ -163,6 +170,8 @@ pub enum Reply {
     Code(i32),
     /// To `Gpus`: all of them, or the one that the call is about.
     Gpus(Box<GpusView>),
+    /// To `Changed`: the number of the machine's description.
+    Generation(u64),
     /// To `Devices`.
     Devices(Vec<RuntimeDevice>),
     /// To `Allocate` and `Import`.
