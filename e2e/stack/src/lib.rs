@@ -10,5 +10,5 @@ pub use artefacts::Artefacts;
 pub use fleet::{FLEET, Fleet};
 pub use machine_node::MachineNode;
 pub use stack::{DEMO_IMAGE, MUSL_IMAGE, Stack, StackOptions};
-pub use standin_protocol::{Card, Die, Fault, Instance, Machine, Mig, MultiDiePolicy, SuperPod};
+pub use standin_protocol::{Card, Die, Fault, Instance, Machine, Mig, MultiDiePolicy, SuperPod, Xid};
 pub use vnpu_harness::{Cluster, ControllerHandle, NodeHandle, Options, PluginOptions, RealNode, admin_page};

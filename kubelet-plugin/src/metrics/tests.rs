@@ -87,3 +87,26 @@ fn what_a_tenant_wrote_is_shown_as_the_greatest_number_there_is() {
     assert!(lines.contains(&format!("vnpu_claim_allocations_denied_without_slot {}", i64::MAX)), "{lines:?}");
     assert!(lines.contains(&format!("vnpu_claim_processes_without_slot {}", u32::MAX)), "{lines:?}");
 }
+
+#[test]
+fn every_metric_stands_in_the_document_and_no_other() {
+    let mut registry = Registry::default();
+    Metrics::register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let counters: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let names = text.lines().filter_map(|l| l.strip_prefix("# HELP ")?.split(' ').next());
+    let there: std::collections::BTreeSet<String> = names
+        .map(|name| if counters.contains(&name) { format!("{name}_total") } else { name.to_owned() })
+        .collect();
+    let document = include_str!("../../../docs/metrics.md");
+    let told: std::collections::BTreeSet<String> = document
+        .lines()
+        .filter(|line| line.starts_with("| `vnpu_"))
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').filter(|word| word.starts_with("vnpu_")))
+        .map(|word| word.split('{').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(there, told);
+}

@@ -14,6 +14,7 @@ mod disk;
 mod figures;
 mod machine;
 mod report;
+mod steady;
 
 use figures::Figures;
 
@@ -41,6 +42,9 @@ struct Arguments {
     /// Another build of the plugin; nothing is optimised then but what it is.
     #[arg(long)]
     plugin: Option<PathBuf>,
+    /// Measure only what ours takes of a node with two vendors' devices where nothing happens, for so many seconds.
+    #[arg(long)]
+    steady: Option<u64>,
     /// Also print the measurements, a line of JSON each.
     #[arg(long)]
     json: bool,
@@ -83,7 +87,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let artefacts = Artefacts::build(arguments.plugin.is_none())?;
     let cluster = Options { real_node: RealNode::None, ..Options::default() };
     let stack = Stack::start(artefacts, StackOptions { cluster, ..StackOptions::default() })?;
-    let outcome = measure_all(arguments, &stack);
+    let outcome = match arguments.steady {
+        Some(seconds) => steady::measure(&stack, arguments.modules, DIE_MIB, seconds),
+        None => measure_all(arguments, &stack),
+    };
     let stopped = stack.stop();
     let report = outcome?;
     stopped?;

@@ -5,6 +5,7 @@ use crate::case::Case;
 mod absence;
 mod admission;
 mod again;
+mod alerts;
 mod bad_ground;
 mod bad_input;
 mod bank_mix;
@@ -13,6 +14,7 @@ mod capacity;
 mod change;
 mod cluster;
 mod compute;
+mod draining;
 mod enforcement;
 mod examples;
 mod explained;
@@ -46,6 +48,8 @@ pub(crate) fn all() -> Vec<Case> {
         health::CASES,
         kinds::CASES,
         sickness::CASES,
+        alerts::CASES,
+        draining::CASES,
         resilience::CASES,
         handover::CASES,
         enforcement::CASES,
