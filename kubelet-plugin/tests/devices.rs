@@ -55,6 +55,13 @@ impl Shown {
         Self { node, registry, seen, stop }
     }
 
+    /// Waits until a line is there, as fast as what happened is told.
+    async fn soon(&self, line: &str) {
+        let begun = tokio::time::Instant::now();
+        self.is(line).await;
+        assert!(begun.elapsed() <= Duration::from_secs(2), "{line} after {:?}", begun.elapsed());
+    }
+
     /// Waits until a line is there, or is not.
     async fn until(&self, line: &str, there: bool) {
         let begun = tokio::time::Instant::now();
@@ -114,10 +121,17 @@ async fn a_device_is_shown_with_what_it_has_what_claims_have_and_what_its_librar
         "vnpu_pool_memory_allocated_bytes ascend 17179869184",
         "vnpu_pool_allocated_ratio ascend 0.0625",
     ] {
-        shown.is(line).await;
+        shown.soon(line).await;
     }
+    // Administrative access takes nothing.
+    bench.api.share(2, "chip-1-0", "16Gi", "25");
+    bench.api.edit(2, |claim| {
+        claim["status"]["allocation"]["devices"]["results"][0]["adminAccess"] = true.into();
+    });
+    prepare(&shown.node, &name(2)).await.unwrap();
     unprepare(&shown.node, &name(1)).await.unwrap();
-    shown.is("vnpu_pool_half_used_modules ascend 0").await;
+    shown.soon("vnpu_pool_half_used_modules ascend 0").await;
+    shown.soon("vnpu_device_memory_allocated_bytes chip-1-0 0").await;
 
     // What is not told any more is not shown any more.
     says(Usage::default());
@@ -126,8 +140,8 @@ async fn a_device_is_shown_with_what_it_has_what_claims_have_and_what_its_librar
 
     bench.hardware.inventory.lock().unwrap().chips[3].health = Health::fault("alarm-3", "HBM");
     shown.seen.send_replace(bench.inventories());
-    shown.is("vnpu_device_healthy chip-1-1 0").await;
-    shown.is("vnpu_device_tainted chip-1-1 1").await;
+    shown.soon("vnpu_device_healthy chip-1-1 0").await;
+    shown.soon("vnpu_device_tainted chip-1-1 1").await;
     // A device that is gone is not shown.
     bench.hardware.inventory.lock().unwrap().chips.truncate(2);
     shown.seen.send_replace(bench.inventories());

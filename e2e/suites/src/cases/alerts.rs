@@ -53,7 +53,8 @@ fn reach_the_slices(context: &mut Context) -> Result<()> {
         })?);
     }
     took.sort();
-    let at = |part: usize| took.get((took.len() * part / 100).min(took.len() - 1)).copied().unwrap_or_default();
+    let at =
+        |part: usize| took.get((took.len() * part / 100).min(took.len() - 1)).copied().unwrap_or_default();
     println!(
         "        {} faults, from the driver's file to the slice: p50 {:.0?}, p99 {:.0?}, longest {:.0?}",
         took.len(),

@@ -132,13 +132,16 @@ fn planner_keeps_to_rules(context: &mut Context) -> Result<()> {
     ensure!(context.devices_of("around")? == ["module-1"], "on {:?}", context.devices_of("around")?);
     // What is left has a rule: the planner says so, rather than promise it.
     start(context, name, "waits", &any_module())?;
-    let why = || vnpu(context, &["why", "waits", "-n", &context.namespace, "--controller", &address(context)?]);
+    let why =
+        || vnpu(context, &["why", "waits", "-n", &context.namespace, "--controller", &address(context)?]);
     let mut said = String::new();
-    context.cluster.wait_for("the planner to say why", PATIENCE, || {
-        said = why().unwrap_or_else(|error| format!("{error:#}"));
-        Ok(said.contains("room for 0 of 1 pod"))
-    })
-    .with_context(|| said.clone())?;
+    context
+        .cluster
+        .wait_for("the planner to say why", PATIENCE, || {
+            said = why().unwrap_or_else(|error| format!("{error:#}"));
+            Ok(said.contains("room for 0 of 1 pod"))
+        })
+        .with_context(|| said.clone())?;
     println!("        {}", said.lines().next().unwrap_or_default());
     let pod = simulated::get(context, "pod", "waits")?;
     ensure!(text(&pod, "/status/nominatedNodeName").is_empty(), "it is promised a node: {pod}");
