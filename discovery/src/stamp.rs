@@ -24,6 +24,11 @@ impl Stamp {
             nanoseconds: data.mtime_nsec(),
         })
     }
+    /// Of which object this is, whatever was written to it: times of `/sys` are those of the first look at a file, and the
+    /// loader takes a file that was written anew in place for the one that it has.
+    pub(crate) fn of_object(path: &Path) -> Option<Self> {
+        Self::of(path).map(|stamp| Self { seconds: 0, nanoseconds: 0, ..stamp })
+    }
 }
 
 /// A path of the same file that the loader does not know yet (`dir/./file`): it takes a path that it knows for the file

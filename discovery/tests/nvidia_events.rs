@@ -86,9 +86,14 @@ fn an_error_is_told_and_stays_with_its_gpu_until_the_driver_is_loaded_anew() {
     it.report(2, 119, None);
     assert_eq!(codes(&it.look())[2], ["xid-119"]);
 
+    // Another time of the same directory says nothing in /sys; another directory does.
     let module = it.node.root().join("sys/module/nvidia");
-    std::fs::remove_dir(&module).unwrap();
-    std::fs::create_dir(&module).unwrap();
+    std::fs::write(module.join("version"), "").unwrap();
+    assert_eq!(codes(&it.look())[1], ["xid-95"]);
+    let other = it.node.root().join("sys/module/other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::remove_dir_all(&module).unwrap();
+    std::fs::rename(&other, &module).unwrap();
     assert_eq!(codes(&it.look()), [vec!["row-remap-failed"], vec![], vec![]]);
 }
 
@@ -98,6 +103,22 @@ fn an_error_counts_as_long_as_it_was_configured() {
     it.report(0, 64, None);
     assert_eq!(codes(&it.look()), [["xid-64"]]);
     it.node.until_gpus(&it.nvidia, |inventory| inventory.chips[0].health == Health::Healthy);
+}
+
+#[test]
+fn a_gpu_of_unknown_health_does_not_become_healthy_by_an_error_that_does_not_count() {
+    let mut it = Listening::start(Machine::nvidia_h100(1, 1024), None);
+    it.report(0, 31, None);
+    assert_eq!(codes(&it.look()), [["xid-31"]]);
+    it.machine.faults = vec![Fault {
+        function: "nvmlDeviceGetMinorNumber".to_owned(),
+        card: Some(0),
+        device: None,
+        error: 999,
+        hang: false,
+    }];
+    it.node.change(&it.machine);
+    it.node.until_gpus(&it.nvidia, |inventory| matches!(inventory.chips[0].health, Health::Unknown(_)));
 }
 
 #[test]

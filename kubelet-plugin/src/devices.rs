@@ -27,29 +27,31 @@ type Answers = BTreeMap<DeviceUuid, Usage>;
 /// Shows the node's devices until `stop`. The libraries are asked at every `period`; one that takes longer than a third
 /// of it is waited for beside the others (backends bound their own calls).
 pub async fn run(node: Arc<Node>, vendors: Vendors, period: Duration, stop: CancellationToken) {
-    let work = async {
-        let (mut seen, mut claims) = (node.seen.clone(), node.changed.subscribe());
+    let (mut seen, mut claims) = (node.seen.clone(), node.changed.subscribe());
+    let asking = async {
         let mut asked = BTreeMap::new();
         loop {
-            let known = Arc::clone(&seen.borrow_and_update());
+            let known = Arc::clone(&node.seen.borrow());
             let usage = ask(&vendors, &known, period / 3, &mut asked).await;
+            let known = Arc::clone(&node.seen.borrow());
             show(&node, &known, Some(&usage));
-            let next = tokio::time::Instant::now() + period;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep_until(next) => break,
-                    // Both end only with the plugin.
-                    _ = seen.changed() => {}
-                    _ = claims.changed() => {}
-                }
-                let known = Arc::clone(&seen.borrow_and_update());
-                claims.borrow_and_update();
-                show(&node, &known, None);
-                tokio::time::sleep(APART).await;
+            tokio::time::sleep(period).await;
+        }
+    };
+    let following = async {
+        loop {
+            let known = Arc::clone(&seen.borrow_and_update());
+            claims.borrow_and_update();
+            show(&node, &known, None);
+            tokio::time::sleep(APART).await;
+            tokio::select! {
+                // Both end only with the plugin.
+                _ = seen.changed() => {}
+                _ = claims.changed() => {}
             }
         }
     };
-    stop.run_until_cancelled(work).await;
+    stop.run_until_cancelled(async { tokio::join!(asking, following) }).await;
 }
 
 /// Asks every vendor about its chips. One whose answer is still awaited is not asked again.

@@ -98,6 +98,10 @@ impl Backend for Ascend {
 
     fn usage(&self, chip: &Chip) -> Usage {
         let (Some(slot), Ok(calls)) = (slot(chip), self.worker()) else { return Usage::default() };
+        if calls.hanging() > 0 {
+            // No more is risked for figures.
+            return Usage::default();
+        }
         let asked = calls.visit(slot, move |steps| Usage {
             memory: said(steps.call("dcmi_get_device_hbm_info", |d| d.used_mib(slot))).map(mib),
             busy: said(steps.call("dcmi_get_device_utilization_rate", |d| d.busy_percent(slot))).map(Percent),

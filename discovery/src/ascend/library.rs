@@ -23,6 +23,9 @@ use super::raw::*;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::stamp::unknown_path;
 
+/// `dlfcn.h` of glibc.
+const RTLD_DEEPBIND: c_int = 8;
+
 /// A loaded `libdcmi.so` that has everything discovery needs.
 pub(crate) struct Library {
     path: PathBuf,
@@ -58,15 +61,18 @@ pub(crate) struct Library {
 impl Library {
     /// Loads the file and looks up the functions; `generation` is how many files were loaded from this path before.
     pub(crate) fn load(path: &Path, generation: usize) -> Result<Self, DiscoveryError> {
-        // The vendor's own users load it globally: parts of it find each other by name (mind-cluster, dcmi.go).
+        // The vendor's own users load it globally: parts of it find each other by name (mind-cluster, dcmi.go). One that
+        // takes another's place looks for names in itself first, not in the one that stays loaded.
+        let deep = if generation == 0 { 0 } else { RTLD_DEEPBIND };
         // SAFETY: loading runs the library's constructors. It is the vendor's driver library, named by the
         // administrator or lying in the driver's directory, which only root can write.
-        let library = unsafe { Handle::open(Some(unknown_path(path, generation)), RTLD_LAZY | RTLD_GLOBAL) }
-            .map_err(|error| DiscoveryError::LibraryBroken {
-                library: VendorLibrary::Dcmi,
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?;
+        let library =
+            unsafe { Handle::open(Some(unknown_path(path, generation)), RTLD_LAZY | RTLD_GLOBAL | deep) }
+                .map_err(|error| DiscoveryError::LibraryBroken {
+                    library: VendorLibrary::Dcmi,
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                })?;
         let mut missing = Vec::new();
         let loaded = Self::look_up(path, library, &mut missing);
         loaded.ok_or(DiscoveryError::LibraryTooOld {

@@ -40,11 +40,14 @@ impl Session {
         listens: bool,
     ) -> Result<Arc<Calls>, DiscoveryError> {
         let found = search::find(configured, driver_root);
-        let stamp = found.as_ref().ok().and_then(|path| Stamp::of(path));
-        let same = |open: &Open| {
-            open.stamp == stamp && found.as_ref().is_ok_and(|path| path == open.calls.target().path())
+        let stamp = found.as_ref().ok().and_then(|path| Stamp::of_object(path));
+        // A file that is away for a moment may be the same when it is back.
+        let other = |open: &mut Open| {
+            open.stamp != stamp || found.as_ref().is_ok_and(|path| path != open.calls.target().path())
         };
-        if let Some(old) = self.open.take_if(|open| !same(open)) {
+        if found.is_ok()
+            && let Some(old) = self.open.take_if(other)
+        {
             // DCMI cannot be shut down: what hangs in it, and its own threads, stay behind.
             let path = old.calls.target().path();
             tracing::info!(path = %path.display(), "DCMI library changed, it is opened again");

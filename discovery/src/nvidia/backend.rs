@@ -127,7 +127,7 @@ impl Backend for Nvidia {
             lock(&self.session).distrust();
         }
         let mut inventory = pass.inventory?;
-        let driver = Stamp::of(&self.options.sys_root.join("module/nvidia"));
+        let driver = Stamp::of_object(&self.options.sys_root.join("module/nvidia"));
         self.events.watch(&library, watched(&inventory, &pass.devices), driver);
         self.events.add_to(&mut inventory);
         let driver_version = inventory.driver_version.clone();
@@ -141,7 +141,10 @@ impl Backend for Nvidia {
     }
 
     fn usage(&self, chip: &Chip) -> Usage {
-        let Some((library, place, handle)) = self.seen(chip) else { return Usage::default() };
+        // While anything hangs, no more is risked for figures.
+        let Some((library, place, handle)) = self.seen(chip).filter(|_| self.calls.hanging() == 0) else {
+            return Usage::default();
+        };
         let uuid = chip.uuid.clone();
         let asked = self.calls.visit(place, move |steps| {
             let same = steps.call("nvmlDeviceGetUUID", |()| library.uuid(handle));

@@ -15,9 +15,13 @@ use crate::heard::Heard;
 use crate::stamp::Stamp;
 
 /// The library is asked so long at a time; to be shut down it waits for the end of that.
-const AT_A_TIME: Duration = Duration::from_secs(1);
+const AT_A_TIME: Duration = Duration::from_millis(500);
 /// After a question that failed, so long passes before the next.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same error of a device is logged once in so long.
+const SAID: Duration = Duration::from_secs(60);
+/// With more devices than this, those that are gone are forgotten: instances of GPUs come and go.
+const MOST_DEVICES: usize = 1024;
 /// Different errors of one device that are remembered; the vendor's catalogue has not many more.
 const MOST: usize = 256;
 
@@ -40,6 +44,8 @@ pub(crate) struct Events {
 #[derive(Default)]
 struct Shared {
     heard: Mutex<Option<Heard>>,
+    /// Whether it was said that nothing is heard.
+    said: AtomicBool,
     reported: Mutex<Reported>,
 }
 
@@ -99,6 +105,10 @@ impl Events {
     /// Adds what was reported to what the look saw.
     pub(crate) fn add_to(&self, inventory: &mut Inventory) {
         let mut reported = lock(&self.shared.reported);
+        if reported.errors.len() > MOST_DEVICES {
+            let chips = &inventory.chips;
+            reported.errors.retain(|uuid, _| chips.iter().any(|chip| chip.uuid == *uuid));
+        }
         if let Some(hold) = self.hold {
             for errors in reported.errors.values_mut() {
                 errors.retain(|_, at| at.elapsed() < hold);
@@ -110,7 +120,9 @@ impl Events {
             };
             let mut faults: Vec<Fault> = match &chip.health {
                 Health::Unhealthy(faults) => faults.clone(),
-                Health::Healthy | Health::Unknown(_) => Vec::new(),
+                Health::Healthy => Vec::new(),
+                // Which of them count is not known here, and unknown must not become healthy by one that does not.
+                Health::Unknown(_) => continue,
             };
             faults.extend(errors.keys().map(|code| fault(*code)));
             faults.sort();
@@ -191,23 +203,32 @@ impl Waiter {
     fn run(self) {
         let (set, handles) = match self.register() {
             Ok(registered) => registered,
-            Err(refusal) => {
-                tracing::info!(?refusal, "NVML reports no events: faults are seen at the next look");
-                let never = [Refusal::Absent, Refusal::Code(code::NOT_SUPPORTED)];
-                self.useless.store(never.contains(&refusal), Ordering::SeqCst);
-                return;
-            }
+            Err(refusal) => return self.give_up(refusal),
         };
+        if handles.is_empty() {
+            let _ = self.library.free_events(set);
+            return self.give_up(Refusal::Code(code::NOT_SUPPORTED));
+        }
         tracing::debug!(gpus = handles.len(), "errors of GPUs are waited for");
+        let mut failed = false;
         while !self.stop.load(Ordering::SeqCst) {
             match self.library.next_error(set, AT_A_TIME) {
-                Ok(None) => {}
-                Ok(Some(xid)) => self.note(xid, &handles),
+                Ok(None) => failed = false,
+                Ok(Some(xid)) => {
+                    failed = false;
+                    self.note(xid, &handles);
+                }
                 Err(Refusal::Code(code::UNINITIALIZED)) => return,
+                Err(refusal @ (Refusal::Absent | Refusal::Code(code::NOT_SUPPORTED))) => {
+                    let _ = self.library.free_events(set);
+                    return self.give_up(refusal);
+                }
                 Err(refusal) => {
                     tracing::debug!(?refusal, "waiting for events failed");
-                    // A GPU that is lost says so here first.
-                    self.tell();
+                    // A GPU that is lost says so here first, and then again and again.
+                    if !std::mem::replace(&mut failed, true) {
+                        self.tell();
+                    }
                     thread::sleep(AGAIN);
                 }
             }
@@ -216,10 +237,20 @@ impl Waiter {
         let _ = self.library.free_events(set);
     }
 
+    /// Nothing is heard. Where that may be otherwise next time, the next look tries again.
+    fn give_up(&self, refusal: Refusal) {
+        if !self.shared.said.swap(true, Ordering::SeqCst) {
+            tracing::info!(?refusal, "NVML reports no errors by itself: faults are seen at the next look");
+        }
+        let never = [Refusal::Absent, Refusal::Code(code::NOT_SUPPORTED)];
+        self.useless.store(never.contains(&refusal), Ordering::SeqCst);
+    }
+
     /// A set with all GPUs that report errors. What a set is worth after a GPU refused to be in it is not said, so it
     /// is made anew without that one.
     fn register(&self) -> Result<(EventSet, BTreeMap<Handle, u32>), Refusal> {
         let mut without = BTreeSet::new();
+        let inside = self.library.inside();
         'anew: loop {
             let set = self.library.event_set()?;
             let mut handles = BTreeMap::new();
@@ -232,13 +263,13 @@ impl Waiter {
                     Ok((handle, true)) => _ = handles.insert(handle, gpu.index),
                     Ok((_, false)) => {}
                     Err(Refusal::Absent) => {
-                        let _ = self.library.free_events(set);
+                        let _ = self.library.free_events_inside(set, &inside);
                         return Err(Refusal::Absent);
                     }
                     Err(refusal) => {
                         tracing::debug!(gpu = gpu.index, ?refusal, "this GPU reports no errors");
                         without.insert(gpu.index);
-                        let _ = self.library.free_events(set);
+                        let _ = self.library.free_events_inside(set, &inside);
                         continue 'anew;
                     }
                 }
@@ -251,18 +282,22 @@ impl Waiter {
         let Xid { gpu, code, gpu_instance } = xid;
         let index = handles.get(&gpu).copied();
         let gpu = self.gpus.iter().find(|gpu| Some(gpu.index) == index);
-        tracing::warn!(gpu = index, xid = code, gpu_instance, "{}", fault(code).message);
         let mut reported = lock(&self.shared.reported);
+        let mut lately = false;
         for (instance, uuid) in gpu.iter().flat_map(|gpu| &gpu.devices) {
             // What hits the whole GPU hits all of its instances.
             if gpu_instance.is_none() || instance.is_none() || *instance == gpu_instance {
                 let errors = reported.errors.entry(uuid.clone()).or_default();
+                lately |= errors.get(&code).is_some_and(|at| at.elapsed() < SAID);
                 if errors.len() < MOST || errors.contains_key(&code) {
                     errors.insert(code, Instant::now());
                 }
             }
         }
         drop(reported);
+        if !lately {
+            tracing::warn!(gpu = index, xid = code, gpu_instance, "{}", fault(code).message);
+        }
         self.tell();
     }
 

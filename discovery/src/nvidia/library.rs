@@ -17,7 +17,7 @@ use std::ffi::{c_uint, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use libloading::os::unix::{Library as Loaded, RTLD_LAZY, RTLD_LOCAL};
@@ -153,7 +153,7 @@ impl Library {
     pub(crate) fn shut_down(&self) -> Answer<()> {
         let nvml = self.nvml();
         self.shut.store(true, Ordering::SeqCst);
-        let _nobody_waits = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_waits = self.inside();
         let function = nvml?.lib().nvmlShutdown.as_ref().map_err(|_| Refusal::Absent)?;
         // SAFETY: module documentation.
         answer(unsafe { function() }, ())
@@ -363,6 +363,12 @@ pub(crate) struct Xid {
 
 /// Bare calls: `nvml-wrapper` does not give an event's instance, and frees a set at the first GPU that refuses.
 impl Library {
+    /// As long as it is held, the library is not shut down: what still finds it open goes on to its end.
+    pub(crate) fn inside(&self) -> MutexGuard<'_, ()> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called [`inside`](Self::inside), as all that follow but those that go inside themselves.
     pub(crate) fn event_set(&self) -> Answer<EventSet> {
         let function = self.nvml()?.lib().nvmlEventSetCreate.as_ref().map_err(|_| Refusal::Absent)?;
         let mut set: nvmlEventSet_t = std::ptr::null_mut();
@@ -372,6 +378,10 @@ impl Library {
     }
 
     pub(crate) fn free_events(&self, set: EventSet) -> Answer<()> {
+        self.free_events_inside(set, &self.inside())
+    }
+
+    pub(crate) fn free_events_inside(&self, set: EventSet, _inside: &MutexGuard<'_, ()>) -> Answer<()> {
         let function = self.nvml()?.lib().nvmlEventSetFree.as_ref().map_err(|_| Refusal::Absent)?;
         // SAFETY: module documentation.
         answer(unsafe { function(set.raw()) }, ())
@@ -394,7 +404,7 @@ impl Library {
 
     /// Waits for the next error, so long at most; `None` when there was none.
     pub(crate) fn next_error(&self, set: EventSet, at_most: Duration) -> Answer<Option<Xid>> {
-        let _here = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _here = self.inside();
         let function = self.nvml()?.lib().nvmlEventSetWait_v2.as_ref().map_err(|_| Refusal::Absent)?;
         let mut data = nvmlEventData_t {
             device: std::ptr::null_mut(),

@@ -182,15 +182,17 @@ impl DeviceMetrics {
         self.cores.get_or_create(device).set(f64::from(state.cores.0) / 100.0);
         let Some(usage) = state.usage else { return };
         // What is not told now is not what it was.
-        self.hide_usage(device);
-        if let Some(used) = usage.memory {
-            self.used.get_or_create(device).set(number(used));
+        match usage.memory {
+            Some(used) => _ = self.used.get_or_create(device).set(number(used)),
+            None => _ = self.used.remove(device),
         }
-        if let Some(busy) = usage.busy {
-            self.busy.get_or_create(device).set(f64::from(busy.0) / 100.0);
+        match usage.busy {
+            Some(busy) => _ = self.busy.get_or_create(device).set(f64::from(busy.0) / 100.0),
+            None => _ = self.busy.remove(device),
         }
-        if let Some(degrees) = usage.temperature {
-            self.temperature.get_or_create(device).set(degrees.into());
+        match usage.temperature {
+            Some(degrees) => _ = self.temperature.get_or_create(device).set(degrees.into()),
+            None => _ = self.temperature.remove(device),
         }
     }
 

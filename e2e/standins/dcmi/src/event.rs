@@ -60,8 +60,11 @@ fn subscribe(of: (i32, i32), filter: EventFilter, handler: Option<Handler>) -> R
 fn follow(of: (i32, i32), severity: u8, handler: Handler, mut seen: u64, mut alarms: Alarms) {
     let mut number = 0;
     loop {
-        let now = changed(seen).and_then(|generation| Ok((generation, look(of)?)));
-        let Ok((generation, now)) = now else {
+        let generation = match changed(seen) {
+            Ok(generation) if generation == seen => continue,
+            other => other,
+        };
+        let Ok((generation, now)) = generation.and_then(|generation| Ok((generation, look(of)?))) else {
             thread::sleep(AGAIN);
             continue;
         };

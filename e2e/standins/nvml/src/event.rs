@@ -17,8 +17,14 @@ const WHOLE: c_uint = c_uint::MAX;
 /// An `nvmlEventSet_t`: a number, never dereferenced.
 type Set = *mut std::ffi::c_void;
 
-/// How many errors of a GPU were told, by its minor number.
-type Told = BTreeMap<u32, usize>;
+/// One set.
+#[derive(Default)]
+struct Told {
+    /// How many errors of a GPU were told, by its minor number.
+    told: BTreeMap<u32, usize>,
+    /// The number of the machine's description of which all was told.
+    seen: u64,
+}
 
 #[derive(Default)]
 struct Sets {
@@ -38,7 +44,7 @@ pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut Set) -> c_int {
         let mut sets = sets();
         sets.last += 1;
         let number = sets.last;
-        sets.sets.insert(number, Told::new());
+        sets.sets.insert(number, Told::default());
         // SAFETY: the caller's out-pointer.
         unsafe { put(set, number as Set) }
     }))
@@ -66,7 +72,7 @@ pub extern "C" fn nvmlDeviceRegisterEvents(device: Device, types: u64, set: Set)
         }
         let mut sets = sets();
         let told = sets.sets.get_mut(&(set as usize)).ok_or(INVALID_ARGUMENT)?;
-        told.insert(view.gpu.minor, view.gpu.xids.len());
+        told.told.insert(view.gpu.minor, view.gpu.xids.len());
         Ok(())
     }))
 }
@@ -79,14 +85,16 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(set: Set, data: *mut EventData, mil
 
 fn next(set: Set, millis: c_uint) -> Answer<EventData> {
     let end = Instant::now() + Duration::from_millis(u64::from(millis));
-    let mut seen = changed(0, 0)?;
     loop {
-        let view = ask("nvmlEventSetWait_v2", None)?;
-        {
+        let seen = sets().sets.get(&(set as usize)).ok_or(INVALID_ARGUMENT)?.seen;
+        let left = end.saturating_duration_since(Instant::now());
+        let generation = changed(seen, u32::try_from(left.as_millis()).map_err(|_| UNKNOWN)?)?;
+        if generation != seen {
+            let view = ask("nvmlEventSetWait_v2", None)?;
             let mut sets = sets();
-            let told = sets.sets.get_mut(&(set as usize)).ok_or(INVALID_ARGUMENT)?;
+            let of_set = sets.sets.get_mut(&(set as usize)).ok_or(INVALID_ARGUMENT)?;
             for view in &view.gpus {
-                let Some(told) = told.get_mut(&view.gpu.minor) else { continue };
+                let Some(told) = of_set.told.get_mut(&view.gpu.minor) else { continue };
                 *told = (*told).min(view.gpu.xids.len());
                 if let Some(xid) = view.gpu.xids.get(*told) {
                     *told += 1;
@@ -99,11 +107,9 @@ fn next(set: Set, millis: c_uint) -> Answer<EventData> {
                     });
                 }
             }
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+            of_set.seen = generation;
+        } else if left.is_zero() {
             return Err(TIMEOUT);
         }
-        seen = changed(seen, u32::try_from(left.as_millis()).map_err(|_| UNKNOWN)?)?;
     }
 }

@@ -241,6 +241,16 @@ impl Machine {
         Self { nvidia: Some(nvidia), ..Self::ascend_910b(0, 0) }
     }
 
+    /// With so many H100s of `memory_mib` each beside the cards, at PCI addresses that no card has.
+    #[must_use]
+    pub fn with_gpus(self, gpus: u32, memory_mib: u64) -> Self {
+        let mut nvidia = Self::nvidia_h100(gpus, memory_mib).nvidia;
+        for gpu in nvidia.iter_mut().flat_map(|nvidia| &mut nvidia.gpus) {
+            gpu.pci.replace_range(0..2, "01");
+        }
+        Self { nvidia, ..self }
+    }
+
     /// The GPUs in the order of the file.
     pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
         self.nvidia.iter().flat_map(|nvidia| &nvidia.gpus)

@@ -16,8 +16,7 @@ const GOALS: (f64, f64) = (0.2, 15.0);
 
 /// The lines of the report.
 pub(crate) fn measure(stack: &Stack, modules: u32, die_mib: u64, seconds: u64) -> Result<String> {
-    let nvidia = Machine::nvidia_h100(modules, 81_920).nvidia;
-    let machine = Machine { nvidia, ..Machine::ascend_910c(modules, die_mib) };
+    let machine = Machine::ascend_910c(modules, die_mib).with_gpus(modules, 81_920);
     let node = stack.add_simulated_node("steady-node", machine)?;
     let pid = stack.cluster.pid(&node.handle.plugin()).context("the plugin has ended")?;
     std::thread::sleep(SETTLED);

@@ -25,11 +25,8 @@ const COUNT: &str = "VNPU_ALERTS";
 const CONFIG: &str = "apiVersion: vnpu.dev/v1alpha1\nkind: NodeConfig\ndiscoverySeconds: 3600\n";
 
 fn reach_the_slices(context: &mut Context) -> Result<()> {
-    let count: u32 = std::env::var(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(4);
-    let machine = Machine {
-        nvidia: Machine::nvidia_h100(count, 81_920).nvidia,
-        ..Machine::ascend_910c(count.div_ceil(2), 65_536)
-    };
+    let count: u32 = std::env::var(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(4).max(1);
+    let machine = Machine::ascend_910c(count.div_ceil(2), 65_536).with_gpus(count, 81_920);
     let node = Simulated::start(context, "alerts", machine)?;
     let plugin = Altered::of(context, &node)?;
     let file = node.handle.root.join("node-config.yaml");
