@@ -28,6 +28,11 @@ pub(crate) const CASES: &[Case] = &[
         run: dead_die,
     },
     Case {
+        name: "identity/fewer_on_return",
+        about: "a node comes back with two cards less: no other device changes, an allocated one stays tainted until it is released",
+        run: fewer_on_return,
+    },
+    Case {
         name: "identity/module_or_shares",
         about: "no module while a share of its chip lives, no share of an allocated module: the pod waits and gets it when it is free",
         run: module_or_shares,
@@ -138,10 +143,6 @@ fn dead_die(context: &mut Context) -> Result<()> {
     change(context, &node, |machine| kill_die(machine, 2))?;
     let affected = ["module-1", "chip-1-1", "module-2", "chip-2-1"];
     let mut now = Vec::new();
-    let tainted = |devices: &[(String, Value)], name: &str| {
-        let device = devices.iter().find(|(n, _)| n == name);
-        device.is_some_and(|(_, d)| d.get("taints").and_then(Value::as_array).is_some_and(|t| !t.is_empty()))
-    };
     let waited = context.cluster.wait_for("the allocated module to be tainted", PATIENCE, || {
         now = context.devices("dead-die")?;
         Ok(tainted(&now, "module-2"))
@@ -164,6 +165,48 @@ fn dead_die(context: &mut Context) -> Result<()> {
         context.end(pod)?;
     }
     context.hold("whole-again", "dead-die", &module_number("whole-again", 1))
+}
+
+fn tainted(devices: &[(String, Value)], name: &str) -> bool {
+    let device = devices.iter().find(|(n, _)| n == name);
+    device.is_some_and(|(_, d)| d.get("taints").and_then(Value::as_array).is_some_and(|t| !t.is_empty()))
+}
+
+fn fewer_on_return(context: &mut Context) -> Result<()> {
+    let node = Simulated::start(context, "fewer", Machine::ascend_910c(4, 65536))?;
+    let published = context.devices("fewer")?;
+    context.hold("holder", "fewer", &module_number("holder", 2))?;
+    context.hold("neighbour", "fewer", &module_number("neighbour", 0))?;
+
+    let plugin = node.handle.plugin();
+    context.cluster.stop_process(&plugin)?;
+    node.change(|machine| machine.cards.retain(|card| card.id != 1 && card.id != 2))?;
+    context.cluster.relaunch_process(&plugin)?;
+    let gone = ["module-1", "chip-1-0", "chip-1-1", "module-2", "chip-2-0", "chip-2-1"];
+    let mut now = Vec::new();
+    let waited =
+        context.cluster.wait_for("the free card to go and the allocated one to be tainted", PATIENCE, || {
+            now = context.devices("fewer")?;
+            Ok(tainted(&now, "module-2") && !now.iter().any(|(name, _)| name == "module-1"))
+        });
+    waited.with_context(|| format!("published: {now:?}"))?;
+    let sorted = |devices: Vec<(String, Value)>| devices.into_iter().collect::<BTreeMap<_, _>>();
+    ensure!(
+        sorted(without(&now, &gone)) == sorted(without(&published, &gone)),
+        "another device changed: {now:?}"
+    );
+    ensure!(context.devices_of("holder")? == ["module-2"], "the claim lost its module");
+    // Released, it goes too, and the others serve on under their own names.
+    context.end("holder")?;
+    context.publishes("fewer", &without(&published, &gone))?;
+    context.hold("last", "fewer", &module_number("last", 3))?;
+
+    change(context, &node, |machine| *machine = Machine::ascend_910c(4, 65536))?;
+    context.publishes("fewer", &published)?;
+    for pod in ["neighbour", "last"] {
+        context.end(pod)?;
+    }
+    Ok(())
 }
 
 /// What the scheduler says when a node's devices do not suffice.
