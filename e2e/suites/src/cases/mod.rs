@@ -66,6 +66,7 @@ pub(crate) fn all() -> Vec<Case> {
         placement::CASES,
         workloads::CASES,
         change::CASES,
+        draining::PLANNED,
         bank_mix::CASES,
         admission::CASES,
         again::CASES,
