@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use vnpu_e2e_stack::Machine;
 
 use super::explained::vnpu;
+use super::sickness::{module, runs, start};
 use crate::case::Case;
 use crate::context::Context;
 use crate::plugins::Simulated;
-use crate::simulated::{self, PATIENCE, by_name, claim, text};
+use crate::simulated::{self, PATIENCE, text};
 
 pub(crate) const CASES: &[Case] = &[Case {
     name: "draining/evicts_and_comes_back",
@@ -24,26 +25,8 @@ pub(crate) const PLANNED: &[Case] = &[Case {
     run: planner_keeps_to_rules,
 }];
 
-fn module(number: u32) -> Value {
-    let expression = format!(r#"device.attributes["vnpu.dev"].module == {number}"#);
-    json!({"devices": {"requests": [{"name": "npu", "exactly": {
-        "deviceClassName": "npu-module.vnpu.dev",
-        "selectors": [{"cel": {"expression": expression}}],
-    }}]}})
-}
-
 fn any_module() -> Value {
     json!({"devices": {"requests": [{"name": "npu", "exactly": {"deviceClassName": "npu-module.vnpu.dev"}}]}})
-}
-
-fn start(context: &Context, node: &str, name: &str, spec: &Value) -> Result<()> {
-    let pod = simulated::pod(name, node, &[("npu", by_name(name))]);
-    simulated::apply(context, vec![claim(name, spec), pod])
-}
-
-fn runs(context: &Context, name: &str) -> Result<()> {
-    let waited = context.wait_pod(name, "Running", PATIENCE);
-    waited.with_context(|| context.cluster.describe_pod(&context.namespace, name))
 }
 
 /// Undoes what a case drained, however it ends.
@@ -68,7 +51,7 @@ fn evicts_and_comes_back(context: &mut Context) -> Result<()> {
     let name = node.handle.name.as_str();
     context.wait_published(&node)?;
     let _rules = Rules(context);
-    start(context, name, "first", &module(0))?;
+    start(context, &node, "first", &module(0))?;
     runs(context, "first")?;
 
     // Without --evict the pod stays, and nobody else gets the chip or its module.
@@ -78,10 +61,10 @@ fn evicts_and_comes_back(context: &mut Context) -> Result<()> {
     }
     context.kubectl(&["delete", "pod", "first", "--timeout=60s"])?;
     context.kubectl(&["delete", "resourceclaim", "first", "--timeout=60s"])?;
-    start(context, name, "second", &module(0))?;
+    start(context, &node, "second", &module(0))?;
     simulated::wait_event(context, "second", "FailedScheduling", &["cannot allocate all claims"])?;
     // The mate goes on.
-    start(context, name, "mate", &simulated::share_of_module(0))?;
+    start(context, &node, "mate", &simulated::share_of_module(0))?;
     runs(context, "mate")?;
     ensure!(context.devices_of("mate")? == ["chip-0-1"], "a share is on the drained chip");
     let pool = vnpu(context, &["get", "pool"])?;
@@ -127,11 +110,11 @@ fn planner_keeps_to_rules(context: &mut Context) -> Result<()> {
         })
     };
     context.cluster.apply(&rule("module-0").to_string())?;
-    start(context, name, "around", &any_module())?;
+    start(context, &node, "around", &any_module())?;
     runs(context, "around")?;
     ensure!(context.devices_of("around")? == ["module-1"], "on {:?}", context.devices_of("around")?);
     // What is left has a rule: the planner says so, rather than promise it.
-    start(context, name, "waits", &any_module())?;
+    start(context, &node, "waits", &any_module())?;
     let why =
         || vnpu(context, &["why", "waits", "-n", &context.namespace, "--controller", &address(context)?]);
     let mut said = String::new();

@@ -60,7 +60,7 @@ fn ail(node: &MachineNode, card: i32, die: i32, level: u32, code: u32) -> Result
     })
 }
 
-fn module(number: u32) -> Value {
+pub(super) fn module(number: u32) -> Value {
     let expression = format!(r#"device.attributes["vnpu.dev"].module == {number}"#);
     json!({"devices": {"requests": [{"name": "npu", "exactly": {
         "deviceClassName": "npu-module.vnpu.dev",
@@ -68,12 +68,12 @@ fn module(number: u32) -> Value {
     }}]}})
 }
 
-fn start(context: &Context, node: &MachineNode, name: &str, spec: &Value) -> Result<()> {
+pub(super) fn start(context: &Context, node: &MachineNode, name: &str, spec: &Value) -> Result<()> {
     let pod = simulated::pod(name, &node.handle.name, &[("npu", by_name(name))]);
     simulated::apply(context, vec![claim(name, spec), pod])
 }
 
-fn runs(context: &Context, name: &str) -> Result<()> {
+pub(super) fn runs(context: &Context, name: &str) -> Result<()> {
     let waited = context.wait_pod(name, "Running", PATIENCE);
     waited.with_context(|| context.cluster.describe_pod(&context.namespace, name))
 }
