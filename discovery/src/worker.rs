@@ -36,6 +36,11 @@ pub(crate) enum Late {
     NoThread,
 }
 
+/// The answer of a call that returned, when it is one; for questions that may go unanswered.
+pub(crate) fn said<T, R, L>(answer: Result<Result<T, R>, L>) -> Option<T> {
+    answer.ok()?.ok()
+}
+
 /// So many threads may hang in the driver; a machine whose driver holds more is broken as a whole.
 const MOST_HANGING: usize = 16;
 

@@ -10,7 +10,7 @@ use vnpu_driver::hardware::{
 };
 use vnpu_driver::quantity::{Bytes, Percent};
 
-use super::dcmi::{Answer, Dcmi, Refusal, Slot};
+use super::dcmi::{Dcmi, Refusal, Slot};
 use super::edits::edits;
 use super::events;
 use super::scan::{Known, scan};
@@ -18,7 +18,7 @@ use super::session::{Calls, Session};
 use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::heard::Heard;
-use crate::worker::CallKey;
+use crate::worker::{CallKey, said};
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -145,10 +145,6 @@ impl ProcessView for Ascend {
 
 const fn mib(number: u64) -> Bytes {
     Bytes(number.saturating_mul(1 << 20))
-}
-
-fn said<T, H>(answer: Result<Answer<T>, H>) -> Option<T> {
-    answer.ok()?.ok()
 }
 
 fn slot(chip: &Chip) -> Option<Slot> {

@@ -14,7 +14,7 @@ use vnpu_driver::quantity::{Bytes, Percent};
 
 use super::edits::{Places, edits};
 use super::events::{Events, Watched};
-use super::library::{Answer, Handle, Library, Refusal, code};
+use super::library::{Handle, Library, Refusal, code};
 use super::scan::{Calls, Known, Place, scan};
 use super::search;
 use super::session::Session;
@@ -22,7 +22,7 @@ use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::heard::Heard;
 use crate::stamp::Stamp;
-use crate::worker::{CallKey, Worker};
+use crate::worker::{CallKey, Worker, said};
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -187,10 +187,6 @@ impl Backend for Nvidia {
             chips,
         )
     }
-}
-
-fn said<T, H>(answer: Result<Answer<T>, H>) -> Option<T> {
-    answer.ok()?.ok()
 }
 
 /// The GPUs behind the devices of a look.
