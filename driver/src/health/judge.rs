@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::policy::{Action, HealthPolicy};
-use crate::hardware::{Health, Inventory};
+use crate::hardware::{Fault, Health, Inventory};
 use crate::id::DeviceUuid;
 use crate::slices::TaintEffect;
 
@@ -12,11 +12,14 @@ use crate::slices::TaintEffect;
 const FORGIVEN: Duration = Duration::from_secs(3600);
 /// The most that falling sick again and again multiplies the time of recovery by.
 const MOST: u32 = 32;
+/// The code of a fault that is only that nothing is known now, beside what was known before.
+const UNKNOWN: &str = "unknown";
 
 /// What counts for a chip now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its health as published and told: still unhealthy, by the same faults, while it recovers.
+    /// Its health as published and told: still unhealthy, by the same faults, while it recovers, and while nothing is
+    /// known of it; then also why not.
     pub health: Health,
     /// The taint that it has; `None` when it has none. A chip of unknown health may have one.
     pub taint: Option<TaintEffect>,
@@ -144,10 +147,18 @@ impl Case {
     }
 
     fn verdict(&self) -> Verdict {
-        match &self.tainted {
-            Some((effect, why)) => Verdict { health: why.clone(), taint: Some(*effect) },
-            None => Verdict { health: self.now.clone(), taint: None },
-        }
+        let Some((effect, why)) = &self.tainted else {
+            return Verdict { health: self.now.clone(), taint: None };
+        };
+        let health = match (why, &self.now) {
+            (Health::Unhealthy(faults), Health::Unknown(reason)) => {
+                let unknown = Fault::new(UNKNOWN, format!("nothing is known of it now: {reason}"));
+                Health::Unhealthy(faults.iter().cloned().chain([unknown]).collect())
+            }
+            (Health::Unknown(_), Health::Unknown(_)) => self.now.clone(),
+            _ => why.clone(),
+        };
+        Verdict { health, taint: Some(*effect) }
     }
 
     fn next(&self, policy: &HealthPolicy) -> Option<Duration> {

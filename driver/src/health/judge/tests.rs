@@ -122,11 +122,17 @@ fn what_is_unknown_for_long_gets_no_new_claims() {
     assert_eq!(life.next(), Some(60));
     assert_eq!(life.taint(59, &unknown), None);
     assert_eq!(life.look(1, &unknown), (SCHEDULED_NO_MORE, unknown.clone()));
+    let other = Health::Unknown("fails".to_owned());
+    assert_eq!(life.look(1, &other), (SCHEDULED_NO_MORE, other), "what is told is the newest");
     // A sick one whose health cannot be told is no better.
     life.taint(1, &sick());
-    assert_eq!(life.look(1, &unknown), (SCHEDULED_NO_MORE, sick()));
-    life.taint(600, &Health::Healthy);
-    assert_eq!(life.taint(30, &unknown), SCHEDULED_NO_MORE);
+    let told = life.look(1, &unknown);
+    assert_eq!(told.0, SCHEDULED_NO_MORE);
+    assert_eq!(told.1.to_string(), "HBM; nothing is known of it now: hangs");
+    assert_eq!(life.look(1, &unknown), told, "it is said once");
+    assert_eq!(life.look(600, &Health::Healthy), (SCHEDULED_NO_MORE, sick()));
+    let hangs = Health::Unknown("hangs elsewhere".to_owned());
+    assert_eq!(life.look(30, &hangs).1.to_string(), "HBM; nothing is known of it now: hangs elsewhere");
     life.taint(1, &Health::Healthy);
     assert_eq!(life.taint(59, &Health::Healthy), SCHEDULED_NO_MORE, "the time counts from the last doubt");
     assert_eq!(life.taint(1, &Health::Healthy), None);
@@ -143,7 +149,11 @@ fn a_process_that_begins_anew_goes_on_with_the_taints_that_are_there() {
     life.judge.remember(Duration::from_secs(1000), &uuid, TaintEffect::NoExecute);
     assert_eq!(life.taint(1, &Health::Healthy), EVICTED);
     assert_eq!(life.taint(58, &Health::Healthy), EVICTED);
-    assert_eq!(life.taint(1, &Health::Healthy), None);
+    // Of what hangs now there is something to say, whatever was before.
+    let (taint, told) = life.look(1, &Health::Unknown("hangs".to_owned()));
+    assert!(taint == EVICTED && told.to_string().ends_with("hangs"), "{told}");
+    assert_eq!(life.taint(1, &Health::Healthy), EVICTED);
+    assert_eq!(life.taint(60, &Health::Healthy), None);
 }
 
 #[test]
