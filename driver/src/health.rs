@@ -4,5 +4,5 @@
 mod judge;
 mod policy;
 
-pub use judge::{Judge, Verdict};
+pub use judge::{ABSENT, Judge, Verdict};
 pub use policy::{Action, HealthPolicy, HealthRule, builtin};

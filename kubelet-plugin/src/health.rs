@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use vnpu_driver::hardware::{Chip, Vendor};
 use vnpu_driver::health::{HealthPolicy, Judge};
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
@@ -59,6 +60,15 @@ impl HealthJudge {
         }
         drop(judge);
         self.changed.notify_one();
+    }
+
+    /// Claims hold these chips of a vendor, and they are not there any more. Whether that is news.
+    pub fn miss(&self, vendor: Vendor, chips: &[Chip]) -> bool {
+        let news = self.judge().miss(self.began.elapsed(), vendor, chips.iter().map(|chip| &chip.uuid));
+        if news {
+            self.changed.notify_one();
+        }
+        news
     }
 
     fn next(&self) -> Instant {

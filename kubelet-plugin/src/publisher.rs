@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vnpu_driver::DRIVER_NAME;
 use vnpu_driver::degrade::{Lacking, degrade};
-use vnpu_driver::hardware::Inventory;
+use vnpu_driver::hardware::{Chip, Inventory};
 use vnpu_driver::id::{DeviceName, DeviceUuid, PoolName};
 use vnpu_driver::order::{PublishedOrder, cards_in_order, published_order};
 use vnpu_driver::planner::{NodeLabels, PlanInput, plan_pool};
@@ -256,7 +256,7 @@ impl Publisher {
         let held = seen.absent_pools().into_iter().filter(|absent| self.holds(absent.pool.as_str()));
         let pools: Vec<NodePool<'_>> = seen.node_pools().into_iter().chain(held).collect();
         for NodePool { pool, inventory } in pools {
-            let sick = seen.tainted(pool);
+            let sick = self.sick(&seen, pool, inventory);
             // At most once per kind of field that the server may drop, and once more for the result.
             for _ in 0..4 {
                 if !self.publish(pool, inventory, &sick).await? {
@@ -273,6 +273,25 @@ impl Publisher {
         self.node
             .store
             .look(|state| state.plans().any(|plan| plan.devices_in_use().any(|(of, _)| of.as_str() == pool)))
+    }
+
+    /// The devices of a pool to taint. Pods may have to be evicted from what is not there any more: this is called again
+    /// when the time for that has come.
+    fn sick(
+        &self,
+        seen: &Inventories,
+        pool: &PoolName,
+        inventory: &Inventory,
+    ) -> BTreeMap<DeviceName, TaintEffect> {
+        let (_, vanished) = self.node.held(pool, inventory);
+        self.node.health.miss(inventory.vendor, &vanished);
+        let mut sick = seen.tainted(pool);
+        // Another chip may have the place now.
+        let places = |chip: &&Chip| inventory.chips.iter().all(|there| there.name() != chip.name());
+        for chip in vanished.iter().filter(places) {
+            sick.extend(seen.taint(&chip.uuid).map(|effect| (chip.name(), effect)));
+        }
+        sick
     }
 
     /// Deletes this node's slices of pools that it has nothing of and of which claims hold nothing.

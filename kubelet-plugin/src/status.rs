@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams};
 use tokio::sync::Semaphore;
 use vnpu_driver::conditions::{Attachment, DeviceStatus, Truth, device_statuses};
 use vnpu_driver::hardware::Health;
+use vnpu_driver::health::ABSENT;
 use vnpu_driver::id::{ClaimUid, DeviceUuid};
 use vnpu_driver::prepare::PreparePlan;
 use vnpu_driver::record::ClaimState;
@@ -130,7 +131,7 @@ pub async fn statuses(node: &Arc<Node>, plan: &PreparePlan) -> Vec<DeviceStatus>
         None if of(uuid).is_some_and(|r| seen.standing(r.pool.as_str()) == Standing::Pending) => {
             Health::Unknown("the hardware was not looked at yet".to_owned())
         }
-        None => Health::fault("absent", "the hardware no longer reports it"),
+        None => Health::fault(ABSENT, "the hardware no longer reports it"),
     };
     let outside = node.audits.outside(&plan.claim);
     let attachment =

@@ -14,8 +14,9 @@ use support::{Bench, name, uid};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vnpu_driver::hardware::{Health, Vendor};
+use vnpu_driver::hardware::{Chip, Health, Vendor};
 use vnpu_driver::health::{Action, HealthPolicy, HealthRule};
+use vnpu_driver::id::DeviceUuid;
 use vnpu_kubelet_plugin::discover::{self, Discover, Progress};
 use vnpu_kubelet_plugin::health::{self, HealthJudge};
 use vnpu_kubelet_plugin::node::Node;
@@ -46,7 +47,12 @@ impl Plugin {
 
     /// One that looks so often.
     async fn start_looking(bench: &mut Bench, period: Duration) -> Self {
-        bench.health = Arc::new(HealthJudge::new(policy()));
+        Self::start_judging(bench, period, policy()).await
+    }
+
+    /// One that looks so often, and judges so.
+    async fn start_judging(bench: &mut Bench, period: Duration, policy: HealthPolicy) -> Self {
+        bench.health = Arc::new(HealthJudge::new(policy));
         let (seen, seen_by_all) = watch::channel(bench.unseen());
         let node = bench.start_seeing(seen_by_all).await.0;
         let stop = CancellationToken::new();
@@ -252,6 +258,43 @@ async fn pods_are_evicted_when_the_table_says_so_and_it_lasts() {
     assert!(took > Duration::from_secs(28) && took < Duration::from_secs(32), "{took:?}");
     set(&bench, 1, &Health::Healthy);
     tainted(&bench, &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_evicted_from_a_chip_that_is_gone_when_the_table_says_so_and_it_lasts() {
+    for (action, later) in [(Action::Evict, "NoExecute"), (Action::NoSchedule, "NoSchedule")] {
+        let mut bench = Bench::new(2);
+        bench.api.share(1, "chip-0-1", "4Gi", "10");
+        let rule = HealthRule { vendor: None, codes: vec!["absent".to_owned()], action };
+        let policy = HealthPolicy { rules: vec![rule], ..HealthPolicy::default() };
+        let plugin = Plugin::start_judging(&mut bench, PERIOD, policy).await;
+        published(&bench).await;
+        prepare(&plugin.node, &name(1)).await.unwrap();
+        let gone = bench.hardware.inventory.lock().unwrap().chips.remove(1);
+        let wait = async |effect: &str| tainted(&bench, &[&format!("chip-0-1 absent {effect}")]).await;
+        wait("NoSchedule").await;
+        // Away for a moment: nobody is ended for it.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        bench.hardware.inventory.lock().unwrap().chips.insert(1, gone.clone());
+        tainted(&bench, &[]).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(taints(&bench), set_of(&[]));
+
+        bench.hardware.inventory.lock().unwrap().chips.remove(1);
+        wait("NoSchedule").await;
+        let took = wait(later).await;
+        let lasted = Duration::from_secs(28)..=Duration::from_secs(32);
+        assert!(action != Action::Evict || lasted.contains(&took), "{took:?}");
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(taints(&bench), set_of(&[&format!("chip-0-1 absent {later}")]));
+
+        // Another card in its place has done nothing.
+        let uuid = DeviceUuid::new("another-card").unwrap();
+        bench.hardware.inventory.lock().unwrap().chips.insert(1, Chip { uuid, ..gone });
+        tainted(&bench, &[]).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(taints(&bench), set_of(&[]));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,10 @@
 //! A chip's health over time. Faults count at once, and are forgotten slowly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::policy::{Action, HealthPolicy};
-use crate::hardware::{Fault, Health, Inventory};
+use crate::hardware::{Fault, Health, Inventory, Vendor};
 use crate::id::DeviceUuid;
 use crate::slices::TaintEffect;
 
@@ -12,6 +12,8 @@ use crate::slices::TaintEffect;
 const FORGIVEN: Duration = Duration::from_secs(3600);
 /// The most that falling sick again and again multiplies the time of recovery by.
 const MOST: u32 = 32;
+/// The code by which the table says what becomes of pods whose chip is not there any more. Claims are told it, too.
+pub const ABSENT: &str = "absent";
 /// The code of a fault that is only that nothing is known now, beside what was known before.
 const UNKNOWN: &str = "unknown";
 
@@ -45,14 +47,24 @@ struct Case {
 pub struct Judge {
     policy: HealthPolicy,
     cases: BTreeMap<DeviceUuid, Case>,
+    /// Chips that claims hold and that are not there any more.
+    gone: BTreeMap<DeviceUuid, Gone>,
     /// When it judged last.
     judged: Duration,
+}
+
+/// A chip that is not there any more.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    vendor: Vendor,
+    since: Duration,
+    action: Action,
 }
 
 impl Judge {
     /// No chip is known.
     pub const fn new(policy: HealthPolicy) -> Self {
-        Self { policy, cases: BTreeMap::new(), judged: Duration::ZERO }
+        Self { policy, cases: BTreeMap::new(), gone: BTreeMap::new(), judged: Duration::ZERO }
     }
 
     /// A chip was tainted before this process began: it has to be well for a while first, and a fault that is there now
@@ -72,8 +84,29 @@ impl Judge {
         }
     }
 
+    /// These chips of a vendor are held by claims and not there any more: pods may have to be evicted from them, by what
+    /// the table says of the code [`ABSENT`]. All others of the vendor are forgotten. Whether that is news.
+    pub fn miss<'c>(
+        &mut self,
+        now: Duration,
+        vendor: Vendor,
+        chips: impl IntoIterator<Item = &'c DeviceUuid>,
+    ) -> bool {
+        let chips: BTreeSet<&DeviceUuid> = chips.into_iter().collect();
+        let before = self.gone.len();
+        self.gone.retain(|uuid, gone| gone.vendor != vendor || chips.contains(uuid));
+        let forgotten = before != self.gone.len();
+        let kept = self.gone.len();
+        let action = self.policy.action(vendor, &Fault::new(ABSENT, String::new()));
+        for uuid in chips {
+            self.gone.entry(uuid.clone()).or_insert(Gone { vendor, since: now, action });
+        }
+        forgotten || kept != self.gone.len()
+    }
+
     /// Takes a look at a vendor's chips in, and brings its chips' health to what counts. `now` never goes back. What is
-    /// known of chips that are not in it stays.
+    /// known of chips that are not in it stays. The taints of the vendor's chips, those that are [missed](Self::miss)
+    /// among them.
     pub fn judge(&mut self, now: Duration, inventory: &mut Inventory) -> BTreeMap<DeviceUuid, TaintEffect> {
         let vendor = inventory.vendor;
         self.judged = now;
@@ -85,6 +118,16 @@ impl Judge {
                 taints.insert(chip.uuid.clone(), effect);
             }
             chip.health = verdict.health;
+            self.gone.remove(&chip.uuid);
+        }
+        for (uuid, gone) in self.gone.iter().filter(|(_, gone)| gone.vendor == vendor) {
+            let evict =
+                gone.action == Action::Evict && now.saturating_sub(gone.since) >= self.policy.eviction;
+            let effect = if evict { TaintEffect::NoExecute } else { TaintEffect::NoSchedule };
+            // What pods were evicted for before it went keeps others away as strongly.
+            let before =
+                self.cases.get(uuid).and_then(|case| case.tainted.as_ref()).map(|(effect, _)| *effect);
+            taints.insert(uuid.clone(), before.map_or(effect, |before| before.max(effect)));
         }
         taints
     }
@@ -103,12 +146,12 @@ impl Judge {
 
     /// When a verdict may change although the hardware stays as it is; `None` when none will.
     pub fn next(&self) -> Option<Duration> {
-        // A chip that is gone is not judged when its time comes.
-        self.cases
-            .values()
-            .filter_map(|case| case.next(&self.policy))
-            .filter(|next| *next > self.judged)
-            .min()
+        let evicts = |gone: &Gone| {
+            (gone.action == Action::Evict).then(|| gone.since.saturating_add(self.policy.eviction))
+        };
+        let cases = self.cases.values().filter_map(|case| case.next(&self.policy));
+        // A chip that is gone, and that nobody holds, is not judged when its time comes.
+        cases.chain(self.gone.values().filter_map(evicts)).filter(|next| *next > self.judged).min()
     }
 }
 

@@ -157,6 +157,57 @@ fn a_process_that_begins_anew_goes_on_with_the_taints_that_are_there() {
 }
 
 #[test]
+fn a_chip_that_is_gone_and_held_is_judged_by_the_table_until_it_is_back_or_given_back() {
+    let absent = |action| {
+        let rule = HealthRule { vendor: None, codes: vec![ABSENT.to_owned()], action };
+        HealthPolicy { rules: vec![rule], ..HealthPolicy::default() }
+    };
+    let at = Duration::from_secs;
+    let whole = dual(1);
+    let uuid = whole.chips[0].uuid.clone();
+    let mut rest = whole.clone();
+    rest.chips.remove(0);
+    for (policy, effect, next) in [
+        (absent(Action::Evict), TaintEffect::NoExecute, Some(at(40))),
+        (absent(Action::NoSchedule), TaintEffect::NoSchedule, None),
+        (absent(Action::Ignore), TaintEffect::NoSchedule, None),
+        (HealthPolicy::default(), TaintEffect::NoSchedule, None),
+    ] {
+        let mut judge = Judge::new(policy);
+        let look = |judge: &mut Judge, second, inventory: &Inventory| {
+            judge.judge(at(second), &mut inventory.clone()).get(&uuid).copied()
+        };
+        assert_eq!(look(&mut judge, 0, &whole), None);
+        assert_eq!(look(&mut judge, 5, &rest), None, "nobody has it");
+        assert!(judge.miss(at(10), Vendor::Ascend, [&uuid]));
+        assert!(!judge.miss(at(15), Vendor::Ascend, [&uuid]), "that is no news");
+        assert!(!judge.miss(at(15), Vendor::Nvidia, []), "of another vendor nothing is said");
+        assert_eq!((look(&mut judge, 39, &rest), judge.next()), (SCHEDULED_NO_MORE, next));
+        assert_eq!((look(&mut judge, 40, &rest), judge.next()), (Some(effect), None));
+        assert_eq!(look(&mut judge, 41, &whole), None, "it is back");
+        assert_eq!(look(&mut judge, 99, &rest), None);
+
+        judge.miss(at(100), Vendor::Ascend, [&uuid]);
+        assert_eq!(look(&mut judge, 129, &rest), SCHEDULED_NO_MORE, "the time begins anew");
+        assert!(judge.miss(at(130), Vendor::Ascend, []));
+        assert_eq!((look(&mut judge, 131, &rest), judge.next()), (None, None));
+    }
+}
+
+#[test]
+fn who_was_evicted_for_a_fault_is_not_let_back_because_the_chip_is_gone() {
+    let mut life = Life::of(evicting());
+    let uuid = life.inventory.chips[0].uuid.clone();
+    life.taint(0, &sick());
+    assert_eq!(life.taint(30, &sick()), EVICTED);
+    life.judge.miss(Duration::from_secs(life.now), Vendor::Ascend, [&uuid]);
+    let mut rest = life.inventory.clone();
+    rest.chips.remove(0);
+    let taints = life.judge.judge(Duration::from_secs(life.now + 1), &mut rest);
+    assert_eq!(taints.get(&uuid).copied(), EVICTED);
+}
+
+#[test]
 fn the_table_goes_by_codes_the_administrators_rules_first() {
     let known = |codes: &[&str]| Fault {
         codes: codes.iter().map(|c| (*c).to_owned()).collect(),
