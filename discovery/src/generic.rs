@@ -7,6 +7,7 @@ mod edits;
 mod files;
 mod glob;
 mod scan;
+mod watch;
 
 pub use backend::{Generic, GenericOptions, GenericSource, InvalidSource};
 pub use description::{GenericDevice, GenericDevices, HealthFile, Sharing, Text};

@@ -16,8 +16,10 @@ use super::description::GenericDevices;
 use super::edits::edits;
 use super::files::Files;
 use super::scan::{Known, Places, scan};
+use super::watch::Watch;
 use crate::backend::Backend;
 use crate::error::DiscoveryError;
+use crate::heard::Heard;
 
 /// Which file describes which vendor, written `acme=/etc/vnpu/acme.yaml`. The vendor stands here too, because a pool
 /// has a name also while its file is missing or wrong.
@@ -108,6 +110,8 @@ pub struct Generic {
     source: GenericSource,
     places: Places,
     files: Files,
+    watch: Watch,
+    deadline: Duration,
     state: Mutex<State>,
     /// Apart from `state`, so that a look holds nobody up who prepares a claim.
     seen: Mutex<Arc<Seen>>,
@@ -146,6 +150,8 @@ impl Generic {
             source,
             places: Places { driver_root, dev_root, sys_root },
             files: Files::new(deadline),
+            watch: Watch::default(),
+            deadline,
             state: Mutex::default(),
             seen: Mutex::default(),
         }
@@ -210,12 +216,17 @@ impl Backend for Generic {
                 reason: reason.to_owned(),
             });
         }
+        self.watch.follow(description.health_files());
         *lock(&self.seen) = Arc::new(Seen {
             nodes: known.nodes.clone(),
             control_nodes: description.control_nodes.clone(),
             mounts: description.mounts.clone(),
         });
         Ok(inventory)
+    }
+
+    fn listen(&self, heard: Heard) {
+        self.watch.listen(heard, self.deadline);
     }
 
     fn edits(&self, chips: &[Chip]) -> Result<VendorEdits, DiscoveryError> {

@@ -1,6 +1,7 @@
 //! `GenericDevices` (`vnpu.dev/v1alpha1`): the file that describes a vendor's devices on a node. Reading is strict;
 //! whether a single device can be used is found out at every look (`scan.rs`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -232,6 +233,13 @@ impl GenericDevices {
     /// What is wrong, with the line, in one line.
     pub fn read(text: &str) -> Result<Self, String> {
         serde_saphyr::from_str(text).map_err(|error| in_one_line(&error))
+    }
+
+    /// Where the health of the devices stands, each file once.
+    pub(crate) fn health_files(&self) -> Vec<PathBuf> {
+        let health = self.devices.iter().filter_map(|device| device.health.as_ref().or(self.health.as_ref()));
+        let files: BTreeSet<&PathBuf> = health.map(|health| &health.file).collect();
+        files.into_iter().cloned().collect()
     }
 
     /// The JSON schema of the file.

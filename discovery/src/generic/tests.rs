@@ -15,6 +15,7 @@ use vnpu_driver::quantity::Bytes;
 
 use super::{Generic, GenericOptions, GenericSource};
 use crate::backend::Backend;
+use crate::heard::Heard;
 use crate::promises;
 
 struct Node {
@@ -432,4 +433,45 @@ fn a_source_is_a_vendor_and_an_absolute_path() {
     for odd in ["", "acme", "acme=", "acme=acme.yaml", "=/a", "Acme=/a", "nvidia=/a"] {
         assert!(odd.parse::<GenericSource>().is_err(), "{odd}");
     }
+}
+
+#[test]
+fn another_word_in_a_health_file_is_told_between_the_looks() {
+    let node = Node::new();
+    let health = |card: u32| {
+        format!(
+            "- {{card: {card}, uuid: A{card}, nodes: [acme{card}], health: {{file: ROOT/h{card}/state}}}}\n"
+        )
+    };
+    node.put("h0/state", "ok\n");
+    node.hang("h1/state");
+    node.describe("", &(health(0) + &health(1)));
+    let (tell, told) = std::sync::mpsc::channel();
+    node.backend.listen(Heard::new(move || _ = tell.send(())));
+    node.look();
+    // What the files say first is told as well, since it may be other than the look saw.
+    let (soon, quiet) = (Duration::from_secs(10), Duration::from_millis(1500));
+    told.recv_timeout(soon).unwrap();
+    assert!(told.recv_timeout(quiet).is_err(), "told of nothing, beside a file that hangs");
+    for (text, changes) in
+        [("ecc error\n", true), ("ecc error\nand more\n", false), ("ok\n", true), ("\n", true)]
+    {
+        fs::write(node.path("fresh"), text).unwrap();
+        fs::rename(node.path("fresh"), node.path("h0/state")).unwrap();
+        assert_eq!(told.recv_timeout(if changes { soon } else { quiet }).is_ok(), changes, "{text:?}");
+    }
+    fs::remove_file(node.path("h0/state")).unwrap();
+    told.recv_timeout(soon).unwrap();
+    // A file that the next look names is followed, one that it does not name any more is not.
+    node.put("h2/state", "ok\n");
+    node.describe("", &(health(1) + &health(2)));
+    node.look();
+    told.recv_timeout(soon).unwrap();
+    node.put("h0/state", "ok\n");
+    assert!(told.recv_timeout(quiet).is_err());
+    node.put("h2/state", "fan\n");
+    told.recv_timeout(soon).unwrap();
+    // Nobody is told for ever: the thread ends with its backend.
+    drop(node);
+    assert_eq!(told.recv_timeout(soon), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
 }

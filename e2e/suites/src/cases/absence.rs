@@ -15,7 +15,7 @@ use crate::doors::{
     use_halves, wait_answering,
 };
 use crate::simulated::{PATIENCE, apply, claim, list, text, with};
-use vnpu_e2e_stack::Fleet;
+use vnpu_e2e_stack::{FLEET, Fleet};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -197,25 +197,28 @@ fn without_a_planner(context: &mut Context) -> Result<()> {
             leaves.insert(one_leaf(context, &nodes, name, &own)?);
         }
         println!("        leaves {leaves:?}");
-        let source = vec![json!({"name": "npu", "resourceClaimTemplateName": "module"})];
-        let alone = create(context, &pod_on(&nodes, 0, "alone", source.clone(), &[json!({})]))?.stored()?;
+        let alone = create(context, &anywhere(&nodes, "alone"))?.stored()?;
         ensure!(
             alone.pointer("/spec/schedulingGates").is_none() && alone.pointer("/spec/affinity").is_none(),
             "a pod of no controller was changed: {alone}"
         );
         let other = context.stack.start_controller(1, None)?;
-        let outcome = another_leads(context, &nodes, &source);
+        let outcome = another_leads(context, &nodes);
         context.cluster.stop_process(&other.name)?;
         outcome
     })
 }
 
+/// A pod that asks for a module of any node: one node alone may be full of what the Jobs got.
+fn anywhere(nodes: &Fleet, name: &str) -> Value {
+    let source = vec![json!({"name": "npu", "resourceClaimTemplateName": "module"})];
+    let pod = pod_on(nodes, 0, name, source, &[json!({})]);
+    with(pod, "/spec", "nodeSelector", json!({FLEET: nodes.name}))
+}
+
 /// The replica that answers does not lead, but knows that another one does: pods are gated, and that one places them.
-fn another_leads(context: &Context, nodes: &Fleet, source: &[Value]) -> Result<()> {
-    let pod = |name: &str| {
-        let pod = pod_on(nodes, 0, name, source.to_vec(), &[json!({})]);
-        with(pod, "/metadata", "labels", json!({"pod": name}))
-    };
+fn another_leads(context: &Context, nodes: &Fleet) -> Result<()> {
+    let pod = |name: &str| with(anywhere(nodes, name), "/metadata", "labels", json!({"pod": name}));
     context.cluster.wait_for("pods to be gated again", PATIENCE, || {
         let pod = create_with(context, &pod("planned"), &["--dry-run=server"])?.stored()?;
         Ok(text(&pod, "/spec/schedulingGates/0/name") == "vnpu.dev/placement")

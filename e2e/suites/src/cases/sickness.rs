@@ -22,6 +22,11 @@ pub(crate) const CASES: &[Case] = &[
         about: "where the table says evict, Kubernetes ends the pod that has the chip, and not the one that tolerates it",
         run: evicted,
     },
+    Case {
+        name: "sickness/evicted_from_what_is_gone",
+        about: "where the table says evict of absent chips, the pod of a die that was pulled out is ended, its mate's goes on",
+        run: evicted_from_what_is_gone,
+    },
 ];
 
 /// What the table of these cases says: recovery within seconds, and one error code for which pods are evicted.
@@ -32,7 +37,7 @@ health:
   recoverySeconds: 4
   evictAfterSeconds: 3
   rules:
-  - {vendor: ascend, codes: ["0x80E01801"], action: evict}
+  - {vendor: ascend, codes: ["0x80E01801", absent], action: evict}
   - {vendor: ascend, codes: [alarm-2], action: ignore}
 "#;
 
@@ -187,6 +192,36 @@ fn evicted(context: &mut Context) -> Result<()> {
     let stays = simulated::get(context, "pod", "stays")?;
     ensure!(text(&stays, "/status/phase") == "Running", "who tolerates it was ended too: {stays}");
     ail(&node, 0, die, 0, 0)?;
+    tainted(context, &node, &[])?;
+    simulated::clear(context, &node)
+}
+
+fn evicted_from_what_is_gone(context: &mut Context) -> Result<()> {
+    let whole = Machine::ascend_910c(1, 65536);
+    let node = Simulated::start(context, "pulled-out", whole.clone())?;
+    let _plugin = configured(context, &node)?;
+    let devices = context.devices(&node.handle.name)?;
+    for die in [0, 1] {
+        let chip =
+            devices.iter().find(|(name, _)| *name == format!("chip-0-{die}")).context("no such chip")?;
+        let uuid = text(&chip.1, "/attributes/uuid/string");
+        let expression = format!(r#"device.attributes["vnpu.dev"].uuid == "{uuid}""#);
+        let selectors = json!([{"cel": {"expression": expression}}]);
+        let spec = with(share_of_module(0), "/devices/requests/0/exactly", "selectors", selectors);
+        let name = format!("die-{die}");
+        start(context, &node, &name, &spec)?;
+        runs(context, &name)?;
+        ensure!(context.devices_of(&name)? == [format!("chip-0-{die}")], "{name} is on another die");
+    }
+    node.change(|machine| machine.cards.iter_mut().for_each(|card| card.dies.retain(|die| die.id == 0)))?;
+    tainted(context, &node, &["chip-0-1 NoExecute"])?;
+    context.cluster.wait_for("the pod to be evicted", PATIENCE, || {
+        let pods = simulated::list(context, "pods")?;
+        Ok(pods.iter().map(|pod| text(pod, "/metadata/name")).collect::<Vec<_>>() == ["die-0"])
+    })?;
+    let stays = simulated::get(context, "pod", "die-0")?;
+    ensure!(text(&stays, "/status/phase") == "Running", "the mate's pod was ended too: {stays}");
+    node.change(|machine| *machine = whole)?;
     tainted(context, &node, &[])?;
     simulated::clear(context, &node)
 }
