@@ -123,9 +123,7 @@ impl Backend for Nvidia {
         let mut known = lock(&self.known);
         let (library, driver_root) = self.open()?;
         let pass = scan(&self.calls, &library, &self.options.sys_root, &mut known);
-        if pass.stale {
-            lock(&self.session).distrust();
-        }
+        lock(&self.session).doubt(pass.stale);
         let mut inventory = pass.inventory?;
         let driver = Stamp::of_object(&self.options.sys_root.join("module/nvidia"));
         self.events.watch(&library, watched(&inventory, &pass.devices), driver);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::library::{Library, Refusal, code};
 use super::scan::Calls;
@@ -25,6 +26,16 @@ pub(crate) struct Session {
     /// How many files were opened: each needs a path of its own.
     generation: usize,
     stale: bool,
+    /// How often in a row that was done, and when it may be done again: what is heard of GPUs is missed meanwhile, so a
+    /// GPU that stays lost must not cost the others theirs at every look.
+    again: Option<(u32, Instant)>,
+}
+
+/// Before a library is initialised again that was so `times` times in a row to no avail.
+fn pause(times: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(60);
+    FIRST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(LONGEST)
 }
 
 impl Session {
@@ -56,9 +67,15 @@ impl Session {
         Ok((Arc::clone(&open.library), open.driver.root.clone()))
     }
 
-    /// The library is to be initialised again at the next look.
-    pub(crate) fn distrust(&mut self) {
-        self.stale = true;
+    /// A look said that the library is to be initialised again, or that it is well.
+    pub(crate) fn doubt(&mut self, stale: bool) {
+        if !stale {
+            self.again = None;
+        } else if self.again.is_none_or(|(_, at)| Instant::now() >= at) {
+            let times = self.again.map_or(0, |(times, _)| times).saturating_add(1);
+            self.again = Some((times, Instant::now() + pause(times)));
+            self.stale = true;
+        }
     }
 
     fn load(&mut self, driver: Driver, stamp: Option<Stamp>) -> Result<Open, DiscoveryError> {
@@ -106,5 +123,28 @@ fn initialise(calls: &Calls, library: &Arc<Library>) -> Result<(), DiscoveryErro
             Err(DiscoveryError::Call { library: vendor, function, code: code::NOT_SUPPORTED })
         }
         Err(_) => Err(DiscoveryError::Hanging { function }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_wrong_is_tried_at_once_and_then_more_and_more_seldom() {
+        let mut session = Session::default();
+        session.doubt(true);
+        assert!(std::mem::take(&mut session.stale), "the first time at once");
+        session.doubt(true);
+        assert!(!session.stale, "it was just tried");
+        session.again = session.again.map(|(times, _)| (times, Instant::now()));
+        session.doubt(true);
+        assert!(std::mem::take(&mut session.stale));
+        let (times, at) = session.again.unwrap();
+        assert!(times == 2 && at > Instant::now() + Duration::from_secs(8));
+        session.doubt(false);
+        session.doubt(true);
+        assert!(session.stale, "a look that was well ends it");
+        assert_eq!([1, 2, 3, 5, 40].map(|times| pause(times).as_secs()), [5, 10, 20, 60, 60]);
     }
 }

@@ -1,5 +1,7 @@
 //! Prepare's last line: what it refuses past the guard, what it never refuses, and whose error an error is.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use vnpu_e2e_stack::MachineNode;
@@ -7,6 +9,7 @@ use vnpu_e2e_stack::MachineNode;
 use crate::case::Case;
 use crate::context::Context;
 use crate::dra;
+use crate::plugins::{Altered, set_argument};
 use crate::simulated::{self, PATIENCE, by_name, claim, get, names, share, text};
 
 pub(crate) const CASES: &[Case] = &[
@@ -126,6 +129,12 @@ fn a_bad_claim_is_its_own_error(context: &mut Context) -> Result<()> {
 
 fn never_for_a_taint_nor_when_prepared(context: &mut Context) -> Result<()> {
     let node = node(context)?;
+    // A chip is trusted again sooner than by default.
+    let plugin = Altered::of(context, &node)?;
+    let file = node.handle.root.join("trusting.yaml");
+    fs::write(&file, "apiVersion: vnpu.dev/v1alpha1\nkind: NodeConfig\nhealth: {recoverySeconds: 1}\n")?;
+    plugin.restart(|spec| set_argument(spec, "--config", &file.to_string_lossy()))?;
+    context.wait_published(&node)?;
     let outcome = taints(context, &node);
     node.change(|machine| *machine = vnpu_e2e_stack::Machine::ascend_910c(2, 65536))?;
     if !context.cluster.running(&node.kubelet_process()) {
@@ -133,7 +142,11 @@ fn never_for_a_taint_nor_when_prepared(context: &mut Context) -> Result<()> {
     }
     outcome?;
     simulated::clear(context, &node)?;
-    wait_taints(context, &[])
+    // What is left over would be taken for a sickness of the next plugin's.
+    context.cluster.wait_for("all devices to be back and well", PATIENCE, || {
+        let devices = context.devices(NODE)?;
+        Ok(devices.len() == 6 && devices.iter().all(|(_, device)| device.pointer("/taints/0").is_none()))
+    })
 }
 
 fn taints(context: &Context, node: &MachineNode) -> Result<()> {
