@@ -237,6 +237,7 @@ async fn a_call_is_answered_at_the_end_however_long_it_takes_and_whoever_does_no
     }
     plugin.stop.cancel();
     sleep(2 * SOON).await;
+    assert!(!plugin.serving.is_finished(), "the plugin would have ended without an answer");
     api.hangs.store(false, Ordering::Relaxed);
     let answer = timeout(PATIENCE, preparing).await.unwrap().unwrap().unwrap().into_inner();
     assert_eq!(answer.claims[&uid(1)].error, "");
@@ -362,9 +363,14 @@ async fn what_a_claim_holds_of_vanished_hardware_is_unhealthy_until_it_is_given_
     let (lines, _) = stream.next().await;
     assert_eq!(lines, [gpu, gone]);
 
-    let before = stream.begun.elapsed();
-    unprepare(&node, &name(1)).await.unwrap();
-    let (lines, at) = stream.next().await;
+    // While the stream waits: it has to hear of it.
+    let begun = stream.begun;
+    let given_back = async {
+        sleep(3 * SOON).await;
+        unprepare(&node, &name(1)).await.unwrap();
+        begun.elapsed()
+    };
+    let ((lines, at), before) = tokio::join!(stream.next(), given_back);
     assert_eq!(lines, [gpu]);
     assert!(at < before + SOON, "it was told after {:?}", at - before);
 }
