@@ -267,20 +267,24 @@ async fn pods_are_evicted_from_a_chip_that_is_gone_when_the_table_says_so_and_it
         bench.api.share(1, "chip-0-1", "4Gi", "10");
         let rule = HealthRule { vendor: None, codes: vec!["absent".to_owned()], action };
         let policy = HealthPolicy { rules: vec![rule], ..HealthPolicy::default() };
-        let plugin = Plugin::start_judging(&mut bench, PERIOD, policy).await;
+        let plugin = Plugin::start_judging(&mut bench, Duration::from_secs(3600), policy).await;
         published(&bench).await;
         prepare(&plugin.node, &name(1)).await.unwrap();
         let gone = bench.hardware.inventory.lock().unwrap().chips.remove(1);
+        // The next look is an hour away: what time alone changes must not wait for it.
+        bench.hardware.tell();
         let wait = async |effect: &str| tainted(&bench, &[&format!("chip-0-1 absent {effect}")]).await;
         wait("NoSchedule").await;
         // Away for a moment: nobody is ended for it.
         tokio::time::sleep(Duration::from_secs(20)).await;
         bench.hardware.inventory.lock().unwrap().chips.insert(1, gone.clone());
+        bench.hardware.tell();
         tainted(&bench, &[]).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(taints(&bench), set_of(&[]));
 
         bench.hardware.inventory.lock().unwrap().chips.remove(1);
+        bench.hardware.tell();
         wait("NoSchedule").await;
         let took = wait(later).await;
         let lasted = Duration::from_secs(28)..=Duration::from_secs(32);
@@ -291,6 +295,7 @@ async fn pods_are_evicted_from_a_chip_that_is_gone_when_the_table_says_so_and_it
         // Another card in its place has done nothing.
         let uuid = DeviceUuid::new("another-card").unwrap();
         bench.hardware.inventory.lock().unwrap().chips.insert(1, Chip { uuid, ..gone });
+        bench.hardware.tell();
         tainted(&bench, &[]).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(taints(&bench), set_of(&[]));
