@@ -10,6 +10,7 @@ mod heard;
 mod host;
 mod nodes;
 pub mod nvidia;
+mod pace;
 mod rooted;
 mod stamp;
 mod sysfs;

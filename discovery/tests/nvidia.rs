@@ -214,6 +214,32 @@ fn a_gpu_that_is_lost_is_named_and_comes_back() {
 }
 
 #[test]
+fn a_brief_look_sees_which_gpus_there_are_and_how_they_are() {
+    let mut machine = Machine::nvidia_h100(3, 81559);
+    let node = Node::gpus(&machine);
+    let nvidia = Nvidia::new(NvidiaOptions { believed: Duration::from_secs(3600), ..node.nvidia_options() });
+    let before = nvidia.discover().unwrap();
+    // What it does not ask cannot trouble it.
+    machine.faults = vec![fault("nvmlDeviceGetName", 0, 999)];
+    machine.nvidia.as_mut().unwrap().gpus[1].rows_failed = true;
+    partition(&mut machine, 2);
+    node.change(&machine);
+    let seen = node.until_gpus(&nvidia, |inventory| inventory.chips[1].health != Health::Healthy);
+    assert_eq!(names(&seen), ["chip-0-0", "chip-1-0", "partition-2-1-0", "partition-2-9-0"]);
+    assert_eq!((&seen.chips[0], &seen.problems), (&before.chips[0], &Vec::new()));
+    // Of another GPU everything is asked.
+    let other = &mut machine.nvidia.as_mut().unwrap().gpus[1];
+    (other.uuid, other.memory_mib) = ("GPU-99999999-0000-0000-0000-000000000000".to_owned(), 1024);
+    node.change(&machine);
+    let seen = node.until_gpus(&nvidia, |inventory| inventory.chips[1].uuid != before.chips[1].uuid);
+    assert_eq!(seen.chips[1].memory, Bytes(1024 << 20));
+    // After any trouble of all.
+    machine.faults.push(fault("nvmlDeviceGetRemappedRows", 1, 999));
+    node.change(&machine);
+    node.until_gpus(&nvidia, |inventory| inventory.problems.len() == 2);
+}
+
+#[test]
 fn a_driver_of_another_version_is_said_and_tried_again() {
     let mut machine = Machine::nvidia_h100(1, 1024);
     let mismatch = |function: &str| Fault { card: None, ..fault(function, 0, 18) };

@@ -18,6 +18,7 @@ use super::session::{Calls, Session};
 use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::heard::Heard;
+use crate::pace::{BELIEVED, Pace};
 use crate::worker::{CallKey, said};
 
 /// Where things are on this node.
@@ -33,10 +34,14 @@ pub struct AscendOptions {
     pub sys_root: PathBuf,
     /// How long one DCMI call may take. The vendor's own agents wait 1 s for the subset that they bound.
     pub deadline: Duration,
+    /// For how long what hardly ever changes of a die (its memory and model, the driver's version, whether it can be
+    /// shared) is believed before it is asked again. Which dies there are, their numbers and their health are asked in
+    /// every look.
+    pub believed: Duration,
 }
 
 impl Default for AscendOptions {
-    /// A node's own roots, 3 s.
+    /// A node's own roots, 3 s, 60 s.
     fn default() -> Self {
         Self {
             dcmi_library: None,
@@ -44,6 +49,7 @@ impl Default for AscendOptions {
             dev_root: PathBuf::from("/dev"),
             sys_root: PathBuf::from("/sys"),
             deadline: Duration::from_secs(3),
+            believed: BELIEVED,
         }
     }
 }
@@ -53,7 +59,7 @@ pub struct Ascend {
     options: AscendOptions,
     session: Mutex<Session>,
     heard: Mutex<Option<Heard>>,
-    known: Mutex<Known>,
+    known: Mutex<(Known, Pace<Calls>)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,7 +69,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ascend {
     /// Nothing is loaded yet: a node whose driver comes later is no error.
     pub fn new(options: AscendOptions) -> Self {
-        Self { options, session: Mutex::default(), heard: Mutex::new(None), known: Mutex::default() }
+        let known = Mutex::new((Known::default(), Pace::new(options.believed)));
+        Self { options, session: Mutex::default(), heard: Mutex::new(None), known }
     }
 
     /// Loads and initialises the library if that was not done yet; the file that serves. For `--check`.
@@ -88,7 +95,11 @@ impl Backend for Ascend {
 
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
         let worker = self.worker()?;
-        scan(&worker, &self.options.sys_root, &mut lock(&self.known))
+        let (known, pace) = &mut *lock(&self.known);
+        let brief = pace.is_brief(&worker);
+        let found = scan(&worker, &self.options.sys_root, known, brief);
+        pace.looked(brief, &worker, found.as_ref().ok());
+        found
     }
 
     fn listen(&self, heard: Heard) {

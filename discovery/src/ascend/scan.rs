@@ -29,22 +29,28 @@ pub(crate) struct Known {
 struct Pass<'a, D> {
     worker: &'a Worker<D, Slot>,
     sys_root: &'a Path,
+    /// Whether what hardly ever changes is not asked.
+    brief: bool,
     /// Dies on which a call hung in this pass: each costs one deadline, not one per call.
     hung: RefCell<BTreeMap<Slot, &'static str>>,
     problems: RefCell<Vec<Problem>>,
 }
 
-/// Looks at everything. `known` is updated to what this pass found.
+/// Looks at all dies. `known` is updated to what this pass found. A brief look asks which dies there are and how they
+/// are; of those that were there before the rest is believed.
 pub(crate) fn scan<D: Dcmi>(
     worker: &Worker<D, Slot>,
     sys_root: &Path,
     known: &mut Known,
+    brief: bool,
 ) -> Result<Inventory, DiscoveryError> {
-    let pass = Pass { worker, sys_root, hung: RefCell::default(), problems: RefCell::default() };
+    let pass = Pass { worker, sys_root, brief, hung: RefCell::default(), problems: RefCell::default() };
     let cards = pass.global("dcmi_get_card_list", |d: &D| d.cards()).map_err(whole)?;
-    known.policy = pass.policy(known.policy);
-    if let Ok(version) = pass.global("dcmi_get_driver_version", |d: &D| d.driver_version()) {
-        known.driver_version = version;
+    if !brief {
+        known.policy = pass.policy(known.policy);
+        if let Ok(version) = pass.global("dcmi_get_driver_version", |d: &D| d.driver_version()) {
+            known.driver_version = version;
+        }
     }
     let mut found = Found::<Slot>::default();
     for card in cards {
@@ -55,7 +61,7 @@ pub(crate) fn scan<D: Dcmi>(
     if known.policy != Some(MultiDiePolicy::Union) {
         pass.problems.borrow_mut().extend(whole::problems(&chips, object));
     }
-    if let Some(slot) = chips.keys().next().copied() {
+    if let Some(slot) = chips.keys().next().copied().filter(|_| !brief) {
         known.superpod = pass.superpod(slot, known.superpod);
     }
     known.chips = chips;
@@ -199,9 +205,10 @@ impl<D: Dcmi> Pass<'_, D> {
 
     /// The chip in a slot; `None` for a device that is no NPU.
     fn die(&self, slot: Slot, before: Option<&Chip>) -> Result<Option<Chip>, Flaw> {
-        let (before, sys_root) = (before.cloned(), self.sys_root.to_owned());
-        let visit =
-            move |steps: &Steps<'_, D, Slot>| Look { steps, slot, sys_root: &sys_root }.chip(before.as_ref());
+        let (before, sys_root, brief) = (before.cloned(), self.sys_root.to_owned(), self.brief);
+        let visit = move |steps: &Steps<'_, D, Slot>| {
+            Look { steps, slot, sys_root: &sys_root, brief }.chip(before.as_ref())
+        };
         match self.worker.visit(slot, visit) {
             Ok((chip, hangs)) => {
                 self.hung.borrow_mut().extend(hangs.map(|function| (slot, function)));

@@ -21,6 +21,7 @@ use super::session::Session;
 use crate::backend::Backend;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::heard::Heard;
+use crate::pace::{BELIEVED, Pace};
 use crate::stamp::Stamp;
 use crate::worker::{CallKey, Worker, said};
 
@@ -44,10 +45,13 @@ pub struct NvidiaOptions {
     /// How long one NVML call may take. Without the persistence daemon the first call about a GPU starts it, which
     /// takes seconds.
     pub deadline: Duration,
+    /// For how long what hardly ever changes of a GPU (its memory, name, links, the driver's version) is believed before
+    /// it is asked again. Which GPUs and instances there are and their health are asked in every look.
+    pub believed: Duration,
 }
 
 impl Default for NvidiaOptions {
-    /// A node's own roots, errors without an end, 10 s.
+    /// A node's own roots, errors without an end, 10 s, 60 s.
     fn default() -> Self {
         Self {
             nvml_library: None,
@@ -57,6 +61,7 @@ impl Default for NvidiaOptions {
             proc_root: PathBuf::from("/proc"),
             hold: None,
             deadline: Duration::from_secs(10),
+            believed: BELIEVED,
         }
     }
 }
@@ -66,7 +71,7 @@ pub struct Nvidia {
     options: NvidiaOptions,
     calls: Calls,
     session: Mutex<Session>,
-    known: Mutex<Known>,
+    known: Mutex<(Known, Pace<Library>)>,
     events: Events,
     /// What the last pass saw; apart from `known`, so that a pass holds nobody up who asks about processes.
     seen: Mutex<Option<Arc<Seen>>>,
@@ -89,8 +94,8 @@ impl Nvidia {
     pub fn new(options: NvidiaOptions) -> Self {
         let calls = Worker::new("nvml", (), options.deadline);
         let events = Events::new(options.hold);
-        let (session, known) = (Mutex::default(), Mutex::default());
-        Self { options, calls, session, known, events, seen: Mutex::new(None) }
+        let known = Mutex::new((Known::default(), Pace::new(options.believed)));
+        Self { options, calls, session: Mutex::default(), known, events, seen: Mutex::new(None) }
     }
 
     /// Loads and initialises the library if that was not done yet; the file that serves. For `--check`.
@@ -120,9 +125,11 @@ impl Backend for Nvidia {
     }
 
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
-        let mut known = lock(&self.known);
+        let (known, pace) = &mut *lock(&self.known);
         let (library, driver_root) = self.open()?;
-        let pass = scan(&self.calls, &library, &self.options.sys_root, &mut known);
+        let brief = pace.is_brief(&library);
+        let pass = scan(&self.calls, &library, &self.options.sys_root, known, brief);
+        pace.looked(brief, &library, pass.inventory.as_ref().ok());
         lock(&self.session).doubt(pass.stale);
         let mut inventory = pass.inventory?;
         let driver = Stamp::of_object(&self.options.sys_root.join("module/nvidia"));

@@ -15,7 +15,7 @@ use crate::heard::Heard;
 use crate::stamp::Stamp;
 
 /// The library is asked so long at a time; to be shut down it waits for the end of that.
-const AT_A_TIME: Duration = Duration::from_millis(500);
+const AT_A_TIME: Duration = Duration::from_secs(1);
 /// After a question that failed, so long passes before the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same error of a device is logged once in so long.

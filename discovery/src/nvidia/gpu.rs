@@ -129,7 +129,8 @@ pub(super) struct Seen {
 }
 
 /// A GPU.
-pub(super) struct Facts {
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
     pub(super) handle: Handle,
     pub(super) uuid: DeviceUuid,
     pub(super) minor: u32,
@@ -151,6 +152,8 @@ pub(super) struct Facts {
 pub(super) struct Look<'a> {
     pub(super) steps: &'a Steps<'a, (), Place>,
     pub(super) library: &'a Library,
+    /// What is believed of the GPU, if it is the same still.
+    pub(super) believed: Option<&'a Facts>,
 }
 
 impl Look<'_> {
@@ -164,13 +167,19 @@ impl Look<'_> {
         let handle = self.ask("nvmlDeviceGetHandleByIndex_v2", stale, |library| library.by_index(index))?;
         let uuid = uuid(&self.ask("nvmlDeviceGetUUID", stale, |l| l.uuid(handle))?)?;
         let minor = self.ask("nvmlDeviceGetMinorNumber", stale, |l| l.minor(handle))?;
-        let memory = memory(self.ask("nvmlDeviceGetMemoryInfo", stale, |l| l.memory(handle))?)?;
         // A GPU whose mode is unknown must not be given out: it may be its instances that are there.
         let parted = match self.ask("nvmlDeviceGetMigMode", stale, |l| l.partitioned(handle)) {
             Err(unanswered) if unanswered.nothing() => false,
             mode => mode?,
         };
         let mut trouble = Trouble::default();
+        let same = |facts: &&Facts| (&facts.uuid, facts.minor, facts.parted) == (&uuid, minor, parted);
+        if let Some(believed) = self.believed.filter(same) {
+            let failed = self.ask("nvmlDeviceGetRemappedRows", stale, |l| l.rows_failed(handle));
+            let failed = trouble.or_none(failed).unwrap_or(false);
+            return Ok(Facts { handle, failed, trouble: trouble.first, ..believed.clone() });
+        }
+        let memory = memory(self.ask("nvmlDeviceGetMemoryInfo", stale, |l| l.memory(handle))?)?;
         let name = trouble.or_none(self.ask("nvmlDeviceGetName", stale, |l| l.name(handle)));
         let pci = trouble.or_none(self.ask("nvmlDeviceGetPciInfo_v3", stale, |l| l.pci(handle))).flatten();
         let capability = self.ask("nvmlDeviceGetCudaComputeCapability", stale, |l| l.capability(handle));

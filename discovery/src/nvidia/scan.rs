@@ -47,6 +47,8 @@ const IDENTITIES: [Identity; 2] = [
 pub(crate) struct Known {
     chips: BTreeMap<Place, Chip>,
     links: BTreeMap<Place, Links>,
+    /// By their indices in NVML.
+    gpus: BTreeMap<u32, Facts>,
     driver_version: String,
     cuda_version: String,
 }
@@ -66,6 +68,8 @@ struct Pass<'a> {
     calls: &'a Calls,
     library: &'a Arc<Library>,
     sys_root: &'a Path,
+    /// Whether what hardly ever changes is not asked.
+    brief: bool,
     /// GPUs on which a call hung in this pass: each costs one deadline, not one per call.
     hung: RefCell<BTreeMap<u32, &'static str>>,
     stale: Cell<bool>,
@@ -73,12 +77,20 @@ struct Pass<'a> {
     devices: RefCell<BTreeMap<DeviceUuid, (Place, Handle)>>,
 }
 
-/// Looks at everything. `known` is updated to what this pass found.
-pub(crate) fn scan(calls: &Calls, library: &Arc<Library>, sys_root: &Path, known: &mut Known) -> Passed {
+/// Looks at all GPUs. `known` is updated to what this pass found. A brief look asks which GPUs there are and how they
+/// are; of those that were there before the rest is believed.
+pub(crate) fn scan(
+    calls: &Calls,
+    library: &Arc<Library>,
+    sys_root: &Path,
+    known: &mut Known,
+    brief: bool,
+) -> Passed {
     let pass = Pass {
         calls,
         library,
         sys_root,
+        brief,
         hung: RefCell::default(),
         stale: Cell::new(false),
         problems: RefCell::default(),
@@ -91,11 +103,13 @@ pub(crate) fn scan(calls: &Calls, library: &Arc<Library>, sys_root: &Path, known
 impl Pass<'_> {
     fn all(&self, known: &mut Known) -> Result<Inventory, Unanswered> {
         let count = self.ask("nvmlDeviceGetCount_v2", None, Library::count)?;
-        if let Ok(version) = self.ask("nvmlSystemGetDriverVersion", None, Library::driver_version) {
-            known.driver_version = version;
-        }
-        if let Ok(version) = self.ask("nvmlSystemGetCudaDriverVersion_v2", None, Library::cuda_version) {
-            known.cuda_version = format!("{}.{}", version / 1000, version % 1000 / 10);
+        if !self.brief {
+            if let Ok(version) = self.ask("nvmlSystemGetDriverVersion", None, Library::driver_version) {
+                known.driver_version = version;
+            }
+            if let Ok(version) = self.ask("nvmlSystemGetCudaDriverVersion_v2", None, Library::cuda_version) {
+                known.cuda_version = format!("{}.{}", version / 1000, version % 1000 / 10);
+            }
         }
         let mut found = Found::<Place>::default();
         let mut links = BTreeMap::new();
@@ -167,15 +181,22 @@ impl Pass<'_> {
     }
 
     /// A GPU or its instances, into `found`; the GPU's links.
-    fn gpu(&self, index: u32, known: &Known, found: &mut Found<Place>) -> Result<Links, Flaw> {
+    fn gpu(&self, index: u32, known: &mut Known, found: &mut Found<Place>) -> Result<Links, Flaw> {
         let library = Arc::clone(self.library);
-        let visit = move |steps: &Steps<'_, (), Place>| Look { steps, library: &library }.gpu(index);
+        let believed = known.gpus.remove(&index).filter(|_| self.brief);
+        let visit = move |steps: &Steps<'_, (), Place>| {
+            Look { steps, library: &library, believed: believed.as_ref() }.gpu(index)
+        };
         let (facts, hangs) = self.calls.visit((index, 0), visit).map_err(Unanswered::from)?;
         self.hung.borrow_mut().extend(hangs.map(|function| (index, function)));
         let Seen { facts, stale } = facts;
         self.stale.set(self.stale.get() || stale);
+        let facts = facts?;
+        if facts.trouble.is_none() {
+            known.gpus.insert(index, facts.clone());
+        }
         let Facts { handle, uuid, minor, memory, parted, name, pci, capability, ends, failed, trouble } =
-            facts?;
+            facts;
         if let Some(unanswered) = trouble {
             // What was known of it is better than half of what is now; of a new one half is better than nothing.
             if known.chips.iter().any(|((at, _), chip)| *at == index && chip.phys_id == minor) {

@@ -99,6 +99,8 @@ impl Node {
             sys_root: self.root().join("sys"),
             deadline: PATIENCE,
             dcmi_library: None,
+            // What hardly ever changes changes here.
+            believed: Duration::ZERO,
         }
     }
 
@@ -163,6 +165,8 @@ impl Node {
             hold: None,
             deadline: PATIENCE,
             nvml_library: None,
+            // What hardly ever changes changes here.
+            believed: Duration::ZERO,
         }
     }
 

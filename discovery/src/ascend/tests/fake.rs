@@ -31,6 +31,8 @@ pub(super) struct Table {
     pub(super) failing: BTreeMap<(&'static str, Option<Slot>), i32>,
     pub(super) hanging: BTreeSet<(&'static str, Option<Slot>)>,
     pub(super) superpod: Answer<u32>,
+    /// What was asked so far.
+    pub(super) asked: BTreeSet<&'static str>,
     /// Questions about two dies so far.
     pub(super) connections: usize,
 }
@@ -50,6 +52,7 @@ impl Fake {
             failing: BTreeMap::new(),
             hanging: BTreeSet::new(),
             superpod: Err(Refusal::Code(-8255)),
+            asked: BTreeSet::new(),
             connections: 0,
         };
         Self(Arc::new((Mutex::new(table), Condvar::new())))
@@ -73,6 +76,7 @@ impl Fake {
         while table.hanging.contains(&(function, slot)) || table.hanging.contains(&(function, None)) {
             table = self.0.1.wait(table).unwrap();
         }
+        table.asked.insert(function);
         let code = table.failing.get(&(function, slot)).or_else(|| table.failing.get(&(function, None)));
         match code {
             Some(code) => Err(Refusal::Code(*code)),

@@ -35,7 +35,11 @@ impl Node {
     }
 
     fn try_scan(&mut self) -> Result<Inventory, DiscoveryError> {
-        scan(&self.worker, Path::new("/nonexistent"), &mut self.known)
+        scan(&self.worker, Path::new("/nonexistent"), &mut self.known, false)
+    }
+
+    fn brief_scan(&mut self) -> Inventory {
+        scan(&self.worker, Path::new("/nonexistent"), &mut self.known, true).unwrap()
     }
 
     pub(super) fn scan(&mut self) -> Inventory {
@@ -77,6 +81,46 @@ fn single_die_boards_have_no_modules_even_with_two_devices_in_a_card() {
             .scan();
     assert_eq!(names(&inventory), ["chip-3-0", "chip-3-1"]);
     assert!(inventory.chips.iter().all(|chip| chip.module.is_none() && chip.model == "910B3"));
+}
+
+#[test]
+fn a_brief_look_asks_which_dies_there_are_and_how_they_are() {
+    let mut node = Node::new(Fake::modules(2));
+    let whole = node.scan();
+    node.fake.change(|table| table.asked.clear());
+    assert_eq!(node.brief_scan(), whole);
+    node.fake.change(|table| {
+        let asked: Vec<&str> = table.asked.iter().copied().collect();
+        assert_eq!(asked, ["cards", "devices", "health", "logic_id", "phys_of_logic", "vdie"]);
+    });
+
+    // What it sees: health, numbers, dies that come and go; of a die that is another everything.
+    node.fake.change(|table| {
+        table.policy = Ok(0);
+        table.dies.remove(&slot(0, 0));
+        table.dies.insert(slot(2, 0), die_of(2, 0, 2, 0xb0));
+        let [_, sick, other, ..] = &mut table.dies.values_mut().collect::<Vec<_>>()[..] else { panic!() };
+        (sick.health, sick.phys, sick.hbm) = (3, 9, Ok(1024));
+        (other.vdie, other.hbm) = ([7, 7, 7, 7, 7], Ok(2048));
+    });
+    let brief = node.brief_scan();
+    assert_eq!(names(&brief), ["chip-0-1", "chip-1-0", "chip-1-1", "chip-2-0"]);
+    let [_, sick, other, new] = &brief.chips[..] else { panic!() };
+    assert!(matches!(sick.health, Health::Unhealthy(_)));
+    assert_eq!((sick.phys_id, sick.memory), (9, Bytes::gib(64)), "its memory is believed");
+    assert_eq!((other.memory, other.uuid.as_str().len()), (Bytes::gib(2), 44));
+    assert_eq!(new.memory, Bytes::gib(64));
+    assert_eq!(brief.multi_die_policy, MultiDiePolicy::Independent);
+
+    // Where sharing is off, whether it was switched on is asked each time.
+    node.fake.change(|table| table.dies.get_mut(&slot(1, 1)).unwrap().shares = Ok(false));
+    assert!(node.brief_scan().chips[2].traits.whole_only.is_none(), "it is believed");
+    assert!(node.scan().chips[2].traits.whole_only.is_some());
+    node.fake.change(|table| table.dies.get_mut(&slot(1, 1)).unwrap().shares = Ok(true));
+    assert!(node.brief_scan().chips[2].traits.whole_only.is_none());
+
+    let whole = node.scan();
+    assert_eq!((whole.chips[1].memory, whole.multi_die_policy), (Bytes::gib(1), MultiDiePolicy::Union));
 }
 
 #[test]
