@@ -109,6 +109,14 @@ pub enum DiscoveryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The kernel does not say which device nodes an instance of a GPU has.
+    #[error("{path} {reason}: it says which device nodes an instance of a GPU has; is the driver loaded?")]
+    Capabilities {
+        /// The file that says it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The file that describes a vendor's devices cannot be used, and none could be before.
     #[error("{path}: {message}")]
     Description {
@@ -138,6 +146,7 @@ impl DiscoveryError {
             | Self::Call { .. }
             | Self::Hanging { .. }
             | Self::DeviceNode { .. }
+            | Self::Capabilities { .. }
             // The file is read again at every look.
             | Self::Description { .. }
             | Self::FilesHang { .. } => true,
@@ -153,6 +162,7 @@ impl DiscoveryError {
             Self::Call { .. } => "vendor_call_failed",
             Self::Hanging { .. } => "vendor_call_hangs",
             Self::DeviceNode { .. } => "device_node_missing",
+            Self::Capabilities { .. } => "capabilities_unknown",
             Self::Description { reason, .. } => reason,
             Self::FilesHang { .. } => "file_hangs",
         }

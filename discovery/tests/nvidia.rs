@@ -214,6 +214,54 @@ fn a_gpu_that_is_lost_is_named_and_comes_back() {
 }
 
 #[test]
+fn switches_that_are_not_shown_join_what_ends_at_them() {
+    let mut machine = Machine::nvidia_h100(4, 1024);
+    let gpus = &mut machine.nvidia.as_mut().unwrap().gpus;
+    let hidden = "ffffffff:ff:ff.0".to_owned();
+    gpus[0].links = vec![hidden.clone(), hidden.clone()];
+    gpus[1].links = vec![hidden];
+    // What a driver has not filled in joins nobody.
+    for gpu in &mut gpus[2..] {
+        gpu.links = vec!["0000:00:00.0".to_owned()];
+    }
+    let first = gpus[0].uuid.clone();
+    let inventory = Node::gpus(&machine).nvidia().discover().unwrap();
+    let groups: Vec<&str> = inventory.chips.iter().map(|chip| &*chip.traits.link_group).collect();
+    assert_eq!(groups, [&*first, &*first, "", ""]);
+}
+
+#[test]
+fn compute_instances_of_one_gpu_instance_have_its_memory_together() {
+    let mut machine = Machine::nvidia_h100(2, 81559);
+    let of = |place: u32, name: &str| Instance {
+        compute_instance: place,
+        ..instance(1, name, "1c.3g.40gb", 40448, 1)
+    };
+    let instances = [(0, of(0, "MIG-a")), (1, of(1, "MIG-b")), (2, instance(2, "MIG-c", "1g.10gb", 9984, 1))];
+    machine.nvidia.as_mut().unwrap().gpus[0].mig =
+        Some(Mig { enabled: true, slices: 7, instances: instances.into() });
+    machine.nvidia.as_mut().unwrap().gpus[1].mig =
+        Some(Mig { enabled: true, slices: 7, instances: [].into() });
+    let node = Node::gpus(&machine);
+    let nvidia = node.nvidia();
+    let inventory = nvidia.discover().unwrap();
+    assert_eq!(names(&inventory), ["partition-0-1-0", "partition-0-1-1", "partition-0-2-0"]);
+    let memory = |inventory: &Inventory| -> Vec<u64> {
+        inventory.chips.iter().map(|chip| chip.memory.0 >> 20).collect()
+    };
+    assert_eq!(memory(&inventory), [20224, 20224, 9984]);
+    // Why nothing of the other GPU is there.
+    assert_eq!(reasons(&inventory), ["no_instances"]);
+    assert!(inventory.problems[0].message.contains("MIG is on, and there are no instances"));
+    // One that cannot be told from another has its part still.
+    let mig = machine.nvidia.as_mut().unwrap().gpus[0].mig.as_mut().unwrap();
+    mig.instances.get_mut(&1).unwrap().uuid = String::new();
+    node.change(&machine);
+    let seen = node.until_gpus(&nvidia, |inventory| inventory.problems.len() > 1);
+    assert_eq!(memory(&seen), [20224, 9984]);
+}
+
+#[test]
 fn a_brief_look_sees_which_gpus_there_are_and_how_they_are() {
     let mut machine = Machine::nvidia_h100(3, 81559);
     let node = Node::gpus(&machine);

@@ -74,8 +74,9 @@ impl FromStr for PciAddress {
     }
 }
 
-/// A part of a chip that the hardware keeps apart from its other parts (an instance of a GPU under MIG): it is given
-/// whole, to one claim.
+/// A part of a chip that the hardware keeps apart from its other parts (a compute instance of a GPU under MIG): it is
+/// given whole, to one claim. The compute instances of one GPU instance are kept apart in compute; its memory they have
+/// together, and each counts with an equal part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
     /// Id of the GPU instance, unique on the GPU while the instance exists.

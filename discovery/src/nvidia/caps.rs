@@ -17,7 +17,7 @@ pub(crate) const MINORS: &str = "driver/nvidia-caps/mig-minors";
 /// When the kernel does not tell their numbers.
 pub(crate) fn nodes(proc_root: &Path, gpu: &Chip, part: &Partition) -> Result<Vec<String>, DiscoveryError> {
     let path: PathBuf = proc_root.join(MINORS);
-    let wrong = |reason: String| DiscoveryError::DeviceNode { path: path.clone(), reason };
+    let wrong = |reason: String| DiscoveryError::Capabilities { path: path.clone(), reason };
     let text = fs::read_to_string(&path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let instance = format!("gpu{}/gi{}", gpu.phys_id, part.gpu_instance);
     let wanted = [format!("{instance}/access"), format!("{instance}/ci{}/access", part.compute_instance)];

@@ -32,6 +32,7 @@ use nvml_wrapper_sys::bindings::{
 };
 use vnpu_driver::hardware::PciAddress;
 
+use super::links::HIDDEN_SWITCH;
 use crate::error::{DiscoveryError, VendorLibrary};
 use crate::stamp::unknown_path;
 
@@ -236,7 +237,7 @@ impl Library {
         self.device(handle)?.pci_info().map(|info| address(&info)).map_err(refusal)
     }
 
-    /// The other ends of the active NVLinks: GPUs or switches.
+    /// The other ends of the active NVLinks: GPUs or switches. One that is no address is a switch that is not shown.
     pub(crate) fn links(&self, handle: Handle) -> Answer<Vec<PciAddress>> {
         let device = self.device(handle)?;
         let mut ends = Vec::new();
@@ -250,7 +251,9 @@ impl Library {
                 Err(other) => return Err(other),
             }
             match link.remote_pci_info().map_err(refusal) {
-                Ok(info) => ends.extend(address(&info)),
+                // No device is at the beginning of everything: the driver has not filled it in.
+                Ok(info) if (info.domain, info.bus, info.device) == (0, 0, 0) => {}
+                Ok(info) => ends.push(address(&info).unwrap_or(HIDDEN_SWITCH)),
                 Err(Refusal::Code(code::INVALID_ARGUMENT | code::NOT_SUPPORTED)) => {}
                 Err(other) => return Err(other),
             }

@@ -4,6 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vnpu_driver::hardware::PciAddress;
 
+/// Stands for the switches of a node that does not show them: in virtual machines, and on GB200, links end at an address
+/// of all ones. No device has this one.
+pub(crate) const HIDDEN_SWITCH: PciAddress =
+    PciAddress { domain: u32::MAX, bus: u8::MAX, device: 31, function: 7 };
+
 /// What one GPU says of its links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Links {

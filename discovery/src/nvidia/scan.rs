@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use vnpu_driver::hardware::{Chip, Health, Inventory, MultiDiePolicy, Partition, Problem, Traits, Vendor};
 use vnpu_driver::id::DeviceUuid;
-use vnpu_driver::quantity::Percent;
+use vnpu_driver::quantity::{Bytes, Percent};
 
 use super::gpu::{Facts, Flaw, Look, Seen, Unanswered, Why, memory, uuid};
 use super::library::{Answer, Handle, Library, Slices};
@@ -258,17 +258,37 @@ impl Pass<'_> {
         let slices = self.ask("nvmlDeviceGetGpuInstanceProfileInfo", place, move |l| l.all_slices(gpu));
         // The largest GPUs of today have seven.
         let slices = slices.unwrap_or(7);
+        let (mut seen, mut in_doubt) = (Vec::new(), Vec::new());
         for number in 0..most {
             let place = (index, number.saturating_add(1));
             match self.instance(gpu, number, place, whole, slices) {
                 Ok(None) => {}
-                Ok(Some((handle, chip))) => self.see(place, handle, chip, found),
+                Ok(Some((handle, chip))) => seen.push((place, handle, chip)),
                 Err(flaw) => {
                     if let Some(health) = self.flaw(place, flaw) {
                         found.carry(place, &known.chips, &health);
                     }
+                    in_doubt.extend(known.chips.get(&place).map(gpu_instance));
                 }
             }
+        }
+        if seen.is_empty() && in_doubt.is_empty() {
+            self.problems.borrow_mut().push(Problem {
+                object: object((index, 0)),
+                message:
+                    "MIG is on, and there are no instances: nothing of it can be given out until some are \
+                          made, or MIG is switched off"
+                        .to_owned(),
+                reason: "no_instances".to_owned(),
+            });
+        }
+        // Compute instances of one GPU instance have its memory together.
+        let of: Vec<Option<u32>> =
+            seen.iter().map(|(_, _, chip)| gpu_instance(chip)).chain(in_doubt).collect();
+        for (place, handle, chip) in seen {
+            let together = of.iter().filter(|of| **of == gpu_instance(&chip)).count() as u64;
+            let memory = Bytes(chip.memory.0 / together.max(1));
+            self.see(place, handle, Chip { memory, ..chip }, found);
         }
         Ok(())
     }
@@ -300,6 +320,10 @@ impl Pass<'_> {
         let traits = Traits { partition: Some(partition), ..whole.traits.clone() };
         Ok(Some((handle, Chip { uuid, memory, traits, ..whole.clone() })))
     }
+}
+
+fn gpu_instance(chip: &Chip) -> Option<u32> {
+    chip.traits.partition.as_ref().map(|part| part.gpu_instance)
 }
 
 /// What comes behind `MIG` in an instance's name; made from its sizes where the name has none.
