@@ -62,6 +62,30 @@ fn faults_are_told_as_they_come_and_go_also_by_a_driver_that_was_replaced() {
         mute.listen(Heard::new(|| {}));
         assert_eq!(mute.discover().unwrap().chips.len(), 4);
     }
+    // A driver that was not ready tells once it is.
+    let mut late = machine.clone();
+    late.faults = vec![Fault {
+        function: "dcmi_subscribe_fault_event".to_owned(),
+        card: None,
+        device: None,
+        error: -8012,
+        hang: false,
+    }];
+    let other = Node::start(&late);
+    let patient = other.ascend();
+    let (tell, words) = std::sync::mpsc::channel();
+    patient.listen(Heard::new(move || _ = tell.send(())));
+    assert_eq!(patient.discover().unwrap().chips.len(), 4);
+    late.faults.clear();
+    other.change(&late);
+    // The stand-in reads its file now and then.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(patient.discover().unwrap().chips.len(), 4);
+    while words.try_recv().is_ok() {}
+    let sick = &mut late.cards[0].dies[0];
+    (sick.health, sick.error_codes) = (3, vec![0x80E0_1801]);
+    other.change(&late);
+    words.recv_timeout(Duration::from_secs(30)).expect("it never told of anything");
     // Whoever let go of it is not told any more.
     drop(ascend);
     std::thread::sleep(Duration::from_millis(500));

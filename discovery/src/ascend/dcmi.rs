@@ -22,6 +22,9 @@ pub(crate) const NOT_THERE: [i32; 2] = [-8008, -8007];
 /// `DCMI_ERR_CODE_NOT_SUPPORT`: not on this hardware, or not by this driver.
 pub(crate) const NOT_SUPPORTED: i32 = -8255;
 
+/// `DCMI_ERR_CODE_NOT_REDAY` (as the header spells it): the driver is still coming up.
+pub(crate) const NOT_READY: i32 = -8012;
+
 /// `DCMI_TOPO_TYPE_HCCS` and `DCMI_TOPO_TYPE_HCCS_SW`: joined by the vendor's links, directly or over switches. (6 is
 /// SIO, which joins the dies of a module, in newer headers and *unknown* in older ones.)
 pub(crate) const HCCS: [i32; 2] = [3, 7];

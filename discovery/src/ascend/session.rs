@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dcmi::{Dcmi, Refusal, Slot};
+use super::dcmi::{Dcmi, NOT_READY, Refusal, Slot};
 use super::library::Library;
 use super::search;
 use crate::error::{DiscoveryError, VendorLibrary};
@@ -18,7 +18,8 @@ struct Open {
     calls: Arc<Calls>,
     stamp: Option<Stamp>,
     initialised: bool,
-    /// Whether it was asked to tell of faults, whatever it answered: it takes that once.
+    /// Whether it was asked to tell of faults, whatever it answered: it takes that once. Only a driver that is not ready
+    /// is asked again.
     asked: bool,
 }
 
@@ -70,8 +71,7 @@ impl Session {
             open.initialised = true;
         }
         if listens && !open.asked {
-            open.asked = true;
-            subscribe(&open.calls);
+            open.asked = subscribe(&open.calls);
         }
         Ok(Arc::clone(&open.calls))
     }
@@ -87,10 +87,18 @@ fn initialise(calls: &Calls) -> Result<(), DiscoveryError> {
     }
 }
 
-fn subscribe(calls: &Calls) {
+/// Whether there is no use in asking again.
+fn subscribe(calls: &Calls) -> bool {
     let function = "dcmi_subscribe_fault_event";
     let why = match calls.call(CallKey { function, place: None }, Library::subscribe) {
-        Ok(Ok(())) => return tracing::debug!("DCMI tells of faults"),
+        Ok(Ok(())) => {
+            tracing::debug!("DCMI tells of faults");
+            return true;
+        }
+        Ok(Err(Refusal::Code(NOT_READY))) => {
+            tracing::debug!("{function}: the driver is not ready, it is asked again at the next look");
+            return false;
+        }
         Ok(Err(Refusal::Code(code))) => {
             format!("{function} failed with {code}{}", VendorLibrary::Dcmi.explain(code))
         }
@@ -98,4 +106,5 @@ fn subscribe(calls: &Calls) {
         Err(_) => format!("{function} does not return"),
     };
     tracing::info!("DCMI tells of no faults, they are seen at the next look: {why}");
+    true
 }
