@@ -28,8 +28,8 @@ pub struct Artefacts {
 }
 
 impl Artefacts {
-    /// Builds everything; quick when nothing changed. `release` builds the product's own programs with
-    /// optimisation, as benches need them.
+    /// Builds everything; quick when nothing changed. `release` builds with optimisation, as benches need
+    /// it: the stand-ins' work within the product's processes counts there.
     ///
     /// # Errors
     /// When cargo fails; its messages are on standard error.
@@ -56,7 +56,7 @@ impl Artefacts {
             simulator: built.join("vnpu-sim"),
             vnpu: built.join("vnpu"),
             interposer: target.join("interposer"),
-            standins: standin_build::build(false)?,
+            standins: standin_build::build(release)?,
             repository,
         })
     }
