@@ -9,6 +9,9 @@ use vnpu_driver::hardware::{Health, Inventory};
 /// How long what hardly ever changes is believed, unless it is said otherwise.
 pub(crate) const BELIEVED: Duration = Duration::from_secs(60);
 
+/// Reasons of problems that are questions without an answer.
+const SILENCE: [&str; 4] = ["vendor_call_failed", "vendor_call_hangs", "gpu_lost", "version_mismatch"];
+
 /// When everything was asked last, and of which library.
 pub(crate) struct Pace<L> {
     believed: Duration,
@@ -27,10 +30,11 @@ impl<L> Pace<L> {
         })
     }
 
-    /// What a look brought. After one with trouble of any kind everything is asked again.
+    /// What a look brought; `None` when it failed, or when something had no answer and nobody was told. After one in
+    /// which the library did not answer everything is asked again; that a device cannot be used may last for ever.
     pub(crate) fn looked(&mut self, brief: bool, library: &Arc<L>, found: Option<&Inventory>) {
         let well = |inventory: &Inventory| {
-            inventory.problems.is_empty()
+            !inventory.problems.iter().any(|problem| SILENCE.contains(&problem.reason.as_str()))
                 && !inventory.chips.iter().any(|chip| matches!(chip.health, Health::Unknown(_)))
         };
         if !found.is_some_and(well) {
@@ -75,11 +79,17 @@ mod tests {
         );
         assert!(!pace.is_brief(&Arc::new(1)), "another library may say something else");
 
-        let trouble = Problem { object: String::new(), message: String::new(), reason: String::new() };
-        for wrong in [None, Some(Inventory { problems: vec![trouble], ..found() })] {
+        let with = |reason: &str| {
+            let problem =
+                Problem { object: String::new(), message: String::new(), reason: reason.to_owned() };
+            Some(Inventory { problems: vec![problem], ..found() })
+        };
+        for (seen, brief) in
+            [(None, false), (with("vendor_call_failed"), false), (with("share_switch_off"), true)]
+        {
             pace.looked(false, &library, Some(&found()));
-            pace.looked(true, &library, wrong.as_ref());
-            assert!(!pace.is_brief(&library));
+            pace.looked(true, &library, seen.as_ref());
+            assert_eq!(pace.is_brief(&library), brief, "{seen:?}");
         }
         let mut never = Pace::new(Duration::ZERO);
         never.looked(false, &library, Some(&found()));

@@ -26,6 +26,32 @@ fn fault(function: &str, card: i32, device: i32) -> Fault {
 }
 
 #[test]
+fn what_hardly_ever_changes_is_believed_and_health_is_not() {
+    let mut machine = Machine::ascend_910c(2, 1024);
+    let node = Node::start(&machine);
+    let patient = AscendOptions { believed: Duration::from_secs(3600), ..node.options() };
+    let (patient, thorough) = (Ascend::new(patient), node.ascend());
+    let before = patient.discover().unwrap();
+    machine.cards[1].dies[0].health = 3;
+    machine.cards[1].dies[0].memory_mib = 2048;
+    node.change(&machine);
+    let sick = |inventory: &Inventory| inventory.chips[2].health != Health::Healthy;
+    let now = node.until(&patient, sick);
+    assert_eq!(now.chips[2].memory, before.chips[2].memory, "it was asked for");
+    assert_eq!(node.until(&thorough, sick).chips[2].memory, Bytes(2048 << 20));
+    // After a call that failed everything is asked.
+    machine.faults = vec![Fault {
+        function: "dcmi_get_device_health".to_owned(),
+        card: Some(0),
+        device: Some(0),
+        error: -8005,
+        hang: false,
+    }];
+    node.change(&machine);
+    node.until(&patient, |inventory| inventory.chips[2].memory != before.chips[2].memory);
+}
+
+#[test]
 fn a_910c_node_is_seen_as_its_hardware_is() {
     let mut machine = Machine::ascend_910c(2, 65536);
     machine.super_pod = Some(SuperPod { id: 9, server: 1, scale: 768 });

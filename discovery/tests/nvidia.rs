@@ -259,6 +259,7 @@ fn compute_instances_of_one_gpu_instance_have_its_memory_together() {
     node.change(&machine);
     let seen = node.until_gpus(&nvidia, |inventory| inventory.problems.len() > 1);
     assert_eq!(memory(&seen), [20224, 9984]);
+    assert_eq!(nvidia.discover().unwrap(), seen, "and keeps it");
 }
 
 #[test]

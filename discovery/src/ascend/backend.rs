@@ -82,8 +82,12 @@ impl Ascend {
     }
 
     fn worker(&self) -> Result<Arc<Calls>, DiscoveryError> {
+        self.worker_that(false)
+    }
+
+    /// With `listens`, one that tells of faults.
+    fn worker_that(&self, listens: bool) -> Result<Arc<Calls>, DiscoveryError> {
         let AscendOptions { dcmi_library, driver_root, deadline, .. } = &self.options;
-        let listens = lock(&self.heard).is_some();
         lock(&self.session).calls(dcmi_library.as_deref(), driver_root, *deadline, listens)
     }
 }
@@ -94,11 +98,11 @@ impl Backend for Ascend {
     }
 
     fn discover(&self) -> Result<Inventory, DiscoveryError> {
-        let worker = self.worker()?;
+        let worker = self.worker_that(lock(&self.heard).is_some())?;
         let (known, pace) = &mut *lock(&self.known);
         let brief = pace.is_brief(&worker);
         let found = scan(&worker, &self.options.sys_root, known, brief);
-        pace.looked(brief, &worker, found.as_ref().ok());
+        pace.looked(brief, &worker, found.as_ref().ok().filter(|_| known.is_complete()));
         found
     }
 

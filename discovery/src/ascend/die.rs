@@ -103,9 +103,9 @@ impl<D: Dcmi> Look<'_, D> {
 
     /// The chip in a slot; `None` for a device that is no NPU.
     pub(super) fn chip(&self, before: Option<&Chip>) -> Result<Option<Chip>, Flaw> {
-        // An administrator who switches sharing on waits for it.
+        // An administrator who switches sharing on waits for it, and an address that was not told is asked for again.
         let off = |chip: &Chip| chip.traits.whole_only.as_deref() == Some(whole::SWITCH_OFF);
-        if let Some(before) = before.filter(|before| self.brief && !off(before))
+        if let Some(before) = before.filter(|before| self.brief && before.pci.is_some() && !off(before))
             && uuid(self.ask("dcmi_get_device_die_v2", |d: &D| d.vdie(self.slot))?)? == before.uuid
         {
             return Ok(Some(Chip { phys_id: self.phys_id()?, health: self.health(), ..before.clone() }));

@@ -23,6 +23,15 @@ pub(crate) struct Known {
     driver_version: String,
     superpod: Option<u32>,
     links: Links,
+    /// The last pass had no answer to something that is not told as a problem.
+    unanswered: bool,
+}
+
+impl Known {
+    /// Whether all that the last pass asked was answered, or is told as a problem.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.unanswered
+    }
 }
 
 /// One pass.
@@ -45,11 +54,13 @@ pub(crate) fn scan<D: Dcmi>(
     brief: bool,
 ) -> Result<Inventory, DiscoveryError> {
     let pass = Pass { worker, sys_root, brief, hung: RefCell::default(), problems: RefCell::default() };
+    known.unanswered = false;
     let cards = pass.global("dcmi_get_card_list", |d: &D| d.cards()).map_err(whole)?;
     if !brief {
         known.policy = pass.policy(known.policy);
-        if let Ok(version) = pass.global("dcmi_get_driver_version", |d: &D| d.driver_version()) {
-            known.driver_version = version;
+        match pass.global("dcmi_get_driver_version", |d: &D| d.driver_version()) {
+            Ok(version) => known.driver_version = version,
+            Err(unanswered) => known.unanswered |= !unanswered.unsupported(),
         }
     }
     let mut found = Found::<Slot>::default();
@@ -62,7 +73,11 @@ pub(crate) fn scan<D: Dcmi>(
         pass.problems.borrow_mut().extend(whole::problems(&chips, object));
     }
     if let Some(slot) = chips.keys().next().copied().filter(|_| !brief) {
-        known.superpod = pass.superpod(slot, known.superpod);
+        match pass.superpod(slot) {
+            Ok(id) => known.superpod = id,
+            // It is as it was.
+            Err(()) => known.unanswered = true,
+        }
     }
     known.chips = chips;
     Ok(Inventory {
@@ -144,12 +159,12 @@ impl<D: Dcmi> Pass<'_, D> {
     }
 
     /// Asked of one chip: it is the node's. Hardware without super-pods refuses the question.
-    fn superpod(&self, slot: Slot, before: Option<u32>) -> Option<u32> {
+    fn superpod(&self, slot: Slot) -> Result<Option<u32>, ()> {
         match self.ask("dcmi_get_device_info", slot, move |d: &D| d.super_pod(slot)) {
-            Ok(u32::MAX) => None,
-            Ok(id) => Some(id),
-            Err(Unanswered { why: Why::Hangs, .. }) => before,
-            Err(_) => None,
+            Ok(u32::MAX) => Ok(None),
+            Ok(id) => Ok(Some(id)),
+            Err(unanswered) if unanswered.unsupported() => Ok(None),
+            Err(_) => Err(()),
         }
     }
 

@@ -21,6 +21,8 @@ struct Open {
     /// Whether it was asked to tell of faults, whatever it answered: it takes that once. Only a driver that is not ready
     /// is asked again.
     asked: bool,
+    /// It was said that the driver is not ready for that.
+    said: bool,
 }
 
 /// At most one library that is used.
@@ -61,7 +63,7 @@ impl Session {
                 let library = Library::load(&path, self.generation)?;
                 tracing::info!(path = %path.display(), "DCMI library loaded");
                 let calls = Arc::new(Worker::new("dcmi", library, deadline));
-                Open { calls, stamp, initialised: false, asked: false }
+                Open { calls, stamp, initialised: false, asked: false, said: false }
             }
         };
         // Kept also if its initialisation fails: loading twice would run its constructors twice.
@@ -71,7 +73,7 @@ impl Session {
             open.initialised = true;
         }
         if listens && !open.asked {
-            open.asked = subscribe(&open.calls);
+            open.asked = subscribe(&open.calls, &mut open.said);
         }
         Ok(Arc::clone(&open.calls))
     }
@@ -88,15 +90,19 @@ fn initialise(calls: &Calls) -> Result<(), DiscoveryError> {
 }
 
 /// Whether there is no use in asking again.
-fn subscribe(calls: &Calls) -> bool {
+fn subscribe(calls: &Calls, said: &mut bool) -> bool {
     let function = "dcmi_subscribe_fault_event";
     let why = match calls.call(CallKey { function, place: None }, Library::subscribe) {
         Ok(Ok(())) => {
-            tracing::debug!("DCMI tells of faults");
+            if *said {
+                tracing::info!("DCMI tells of faults now");
+            }
             return true;
         }
         Ok(Err(Refusal::Code(NOT_READY))) => {
-            tracing::debug!("{function}: the driver is not ready, it is asked again at the next look");
+            if !std::mem::replace(said, true) {
+                tracing::info!("DCMI is not ready to tell of faults: it is asked again at every look");
+            }
             return false;
         }
         Ok(Err(Refusal::Code(code))) => {

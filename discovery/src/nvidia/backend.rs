@@ -45,7 +45,7 @@ pub struct NvidiaOptions {
     /// How long one NVML call may take. Without the persistence daemon the first call about a GPU starts it, which
     /// takes seconds.
     pub deadline: Duration,
-    /// For how long what hardly ever changes of a GPU (its memory, name, links, the driver's version) is believed before
+    /// For how long what hardly ever changes of a GPU (its name, links, the driver's version) is believed before
     /// it is asked again. Which GPUs and instances there are and their health are asked in every look.
     pub believed: Duration,
 }
@@ -129,7 +129,8 @@ impl Backend for Nvidia {
         let (library, driver_root) = self.open()?;
         let brief = pace.is_brief(&library);
         let pass = scan(&self.calls, &library, &self.options.sys_root, known, brief);
-        pace.looked(brief, &library, pass.inventory.as_ref().ok());
+        let told = pass.inventory.as_ref().ok().filter(|_| known.is_complete());
+        pace.looked(brief, &library, told);
         lock(&self.session).doubt(pass.stale);
         let mut inventory = pass.inventory?;
         let driver = Stamp::of_object(&self.options.sys_root.join("module/nvidia"));

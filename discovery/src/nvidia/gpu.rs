@@ -167,6 +167,8 @@ impl Look<'_> {
         let handle = self.ask("nvmlDeviceGetHandleByIndex_v2", stale, |library| library.by_index(index))?;
         let uuid = uuid(&self.ask("nvmlDeviceGetUUID", stale, |l| l.uuid(handle))?)?;
         let minor = self.ask("nvmlDeviceGetMinorNumber", stale, |l| l.minor(handle))?;
+        // Also what tells in a brief look whether the GPU is there: the others may come from what the driver remembers.
+        let memory = memory(self.ask("nvmlDeviceGetMemoryInfo", stale, |l| l.memory(handle))?)?;
         // A GPU whose mode is unknown must not be given out: it may be its instances that are there.
         let parted = match self.ask("nvmlDeviceGetMigMode", stale, |l| l.partitioned(handle)) {
             Err(unanswered) if unanswered.nothing() => false,
@@ -177,9 +179,8 @@ impl Look<'_> {
         if let Some(believed) = self.believed.filter(same) {
             let failed = self.ask("nvmlDeviceGetRemappedRows", stale, |l| l.rows_failed(handle));
             let failed = trouble.or_none(failed).unwrap_or(false);
-            return Ok(Facts { handle, failed, trouble: trouble.first, ..believed.clone() });
+            return Ok(Facts { handle, memory, failed, trouble: trouble.first, ..believed.clone() });
         }
-        let memory = memory(self.ask("nvmlDeviceGetMemoryInfo", stale, |l| l.memory(handle))?)?;
         let name = trouble.or_none(self.ask("nvmlDeviceGetName", stale, |l| l.name(handle)));
         let pci = trouble.or_none(self.ask("nvmlDeviceGetPciInfo_v3", stale, |l| l.pci(handle))).flatten();
         let capability = self.ask("nvmlDeviceGetCudaComputeCapability", stale, |l| l.capability(handle));

@@ -49,6 +49,8 @@ pub(crate) struct Known {
     links: BTreeMap<Place, Links>,
     /// By their indices in NVML.
     gpus: BTreeMap<u32, Facts>,
+    /// The last pass had no answer to something that is not told as a problem.
+    unanswered: bool,
     driver_version: String,
     cuda_version: String,
 }
@@ -103,12 +105,15 @@ pub(crate) fn scan(
 impl Pass<'_> {
     fn all(&self, known: &mut Known) -> Result<Inventory, Unanswered> {
         let count = self.ask("nvmlDeviceGetCount_v2", None, Library::count)?;
+        known.unanswered = false;
         if !self.brief {
-            if let Ok(version) = self.ask("nvmlSystemGetDriverVersion", None, Library::driver_version) {
-                known.driver_version = version;
+            match self.ask("nvmlSystemGetDriverVersion", None, Library::driver_version) {
+                Ok(version) => known.driver_version = version,
+                Err(_) => known.unanswered = true,
             }
-            if let Ok(version) = self.ask("nvmlSystemGetCudaDriverVersion_v2", None, Library::cuda_version) {
-                known.cuda_version = format!("{}.{}", version / 1000, version % 1000 / 10);
+            match self.ask("nvmlSystemGetCudaDriverVersion_v2", None, Library::cuda_version) {
+                Ok(version) => known.cuda_version = format!("{}.{}", version / 1000, version % 1000 / 10),
+                Err(_) => known.unanswered = true,
             }
         }
         let mut found = Found::<Place>::default();
@@ -258,21 +263,27 @@ impl Pass<'_> {
         let slices = self.ask("nvmlDeviceGetGpuInstanceProfileInfo", place, move |l| l.all_slices(gpu));
         // The largest GPUs of today have seven.
         let slices = slices.unwrap_or(7);
-        let (mut seen, mut in_doubt) = (Vec::new(), Vec::new());
+        let (mut seen, mut of, mut any) = (Vec::new(), Vec::new(), false);
         for number in 0..most {
             let place = (index, number.saturating_add(1));
-            match self.instance(gpu, number, place, whole, slices) {
-                Ok(None) => {}
-                Ok(Some((handle, chip))) => seen.push((place, handle, chip)),
+            let handle = self
+                .ask("nvmlDeviceGetMigDeviceHandleByIndex", Some(place), move |l| l.instance(gpu, number));
+            let chip = match handle {
+                Ok(None) => continue,
+                Ok(Some(handle)) => self.instance(handle, place, whole, slices, &mut of),
+                Err(unanswered) => Err(unanswered.into()),
+            };
+            any = true;
+            match chip {
+                Ok((handle, chip)) => seen.push((place, handle, chip)),
                 Err(flaw) => {
                     if let Some(health) = self.flaw(place, flaw) {
                         found.carry(place, &known.chips, &health);
                     }
-                    in_doubt.extend(known.chips.get(&place).map(gpu_instance));
                 }
             }
         }
-        if seen.is_empty() && in_doubt.is_empty() {
+        if !any {
             self.problems.borrow_mut().push(Problem {
                 object: object((index, 0)),
                 message:
@@ -283,29 +294,29 @@ impl Pass<'_> {
             });
         }
         // Compute instances of one GPU instance have its memory together.
-        let of: Vec<Option<u32>> =
-            seen.iter().map(|(_, _, chip)| gpu_instance(chip)).chain(in_doubt).collect();
         for (place, handle, chip) in seen {
-            let together = of.iter().filter(|of| **of == gpu_instance(&chip)).count() as u64;
+            let mine = chip.traits.partition.as_ref().map(|part| part.gpu_instance);
+            let together = of.iter().filter(|of| Some(**of) == mine).count() as u64;
             let memory = Bytes(chip.memory.0 / together.max(1));
             self.see(place, handle, Chip { memory, ..chip }, found);
         }
         Ok(())
     }
 
+    /// A compute instance. In which GPU instance it is comes first, and into `of`: it has its part of that whatever
+    /// becomes of it.
     fn instance(
         &self,
-        gpu: Handle,
-        number: u32,
+        handle: Handle,
         place: Place,
         whole: &Chip,
         slices: u32,
-    ) -> Result<Option<(Handle, Chip)>, Flaw> {
+        of: &mut Vec<u32>,
+    ) -> Result<(Handle, Chip), Flaw> {
         let at = Some(place);
-        let found = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", at, move |l| l.instance(gpu, number))?;
-        let Some(handle) = found else { return Ok(None) };
-        let uuid = uuid(&self.ask("nvmlDeviceGetUUID", at, move |l| l.uuid(handle))?)?;
         let gpu_instance = self.ask("nvmlDeviceGetGpuInstanceId", at, move |l| l.gpu_instance(handle))?;
+        of.push(gpu_instance);
+        let uuid = uuid(&self.ask("nvmlDeviceGetUUID", at, move |l| l.uuid(handle))?)?;
         let compute_instance =
             self.ask("nvmlDeviceGetComputeInstanceId", at, move |l| l.compute_instance(handle))?;
         let memory = memory(self.ask("nvmlDeviceGetMemoryInfo", at, move |l| l.memory(handle))?)?;
@@ -318,12 +329,8 @@ impl Pass<'_> {
             cores: Percent((size.compute.saturating_mul(100) / slices.max(1)).clamp(1, 100)),
         };
         let traits = Traits { partition: Some(partition), ..whole.traits.clone() };
-        Ok(Some((handle, Chip { uuid, memory, traits, ..whole.clone() })))
+        Ok((handle, Chip { uuid, memory, traits, ..whole.clone() }))
     }
-}
-
-fn gpu_instance(chip: &Chip) -> Option<u32> {
-    chip.traits.partition.as_ref().map(|part| part.gpu_instance)
 }
 
 /// What comes behind `MIG` in an instance's name; made from its sizes where the name has none.
@@ -335,6 +342,11 @@ fn profile(name: &str, size: Slices) -> String {
 }
 
 impl Known {
+    /// Whether all that the last pass asked was answered, or is told as a problem.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.unanswered
+    }
+
     /// Names the groups of GPUs that are joined.
     fn join(&mut self) {
         let chips = &self.chips;

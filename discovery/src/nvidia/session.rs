@@ -31,10 +31,12 @@ pub(crate) struct Session {
     again: Option<(u32, Instant)>,
 }
 
+/// The longest of those pauses, and for so long after one a library must be well for the first to come again.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// Before a library is initialised again that was so `times` times in a row to no avail.
 fn pause(times: u32) -> Duration {
     const FIRST: Duration = Duration::from_secs(5);
-    const LONGEST: Duration = Duration::from_secs(60);
     FIRST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(LONGEST)
 }
 
@@ -70,7 +72,8 @@ impl Session {
     /// A look said that the library is to be initialised again, or that it is well.
     pub(crate) fn doubt(&mut self, stale: bool) {
         if !stale {
-            self.again = None;
+            // One good look among bad ones is no recovery.
+            self.again = self.again.filter(|(_, at)| at.elapsed() < LONGEST);
         } else if self.again.is_none_or(|(_, at)| Instant::now() >= at) {
             let times = self.again.map_or(0, |(times, _)| times).saturating_add(1);
             self.again = Some((times, Instant::now() + pause(times)));
@@ -144,7 +147,11 @@ mod tests {
         assert!(times == 2 && at > Instant::now() + Duration::from_secs(8));
         session.doubt(false);
         session.doubt(true);
-        assert!(session.stale, "a look that was well ends it");
+        assert!(!session.stale, "one look that was well ends nothing");
+        session.again = Instant::now().checked_sub(LONGEST).map(|at| (times, at));
+        session.doubt(false);
+        session.doubt(true);
+        assert!(session.stale && session.again.is_some_and(|(times, _)| times == 1), "well for long enough");
         assert_eq!([1, 2, 3, 5, 40].map(|times| pause(times).as_secs()), [5, 10, 20, 60, 60]);
     }
 }

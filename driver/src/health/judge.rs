@@ -30,6 +30,10 @@ pub struct Verdict {
 /// What is remembered of one chip. Times are spans since one fixed moment, and never go back.
 #[derive(Debug, Clone)]
 struct Case {
+    /// Whose it is; `None` before the first look.
+    vendor: Option<Vendor>,
+    /// It was not in the newest look at its vendor's.
+    away: bool,
     /// What the newest look said, without what is ignored.
     now: Health,
     /// What that means.
@@ -71,6 +75,8 @@ impl Judge {
     /// counts from now.
     pub fn remember(&mut self, now: Duration, uuid: &DeviceUuid, effect: TaintEffect) {
         let case = self.cases.entry(uuid.clone()).or_insert_with(|| Case {
+            vendor: None,
+            away: false,
             now: Health::Healthy,
             action: Action::Ignore,
             since: now,
@@ -85,7 +91,7 @@ impl Judge {
     }
 
     /// These chips of a vendor are held by claims and not there any more: pods may have to be evicted from them, by what
-    /// the table says of the code [`ABSENT`]. All others of the vendor are forgotten. Whether that is news.
+    /// the rules say of the code [`ABSENT`] itself. All others of the vendor are forgotten. Whether that is news.
     pub fn miss<'c>(
         &mut self,
         now: Duration,
@@ -97,7 +103,7 @@ impl Judge {
         self.gone.retain(|uuid, gone| gone.vendor != vendor || chips.contains(uuid));
         let forgotten = before != self.gone.len();
         let kept = self.gone.len();
-        let action = self.policy.action(vendor, &Fault::new(ABSENT, String::new()));
+        let action = self.policy.action_if_absent(vendor);
         for uuid in chips {
             self.gone.entry(uuid.clone()).or_insert(Gone { vendor, since: now, action });
         }
@@ -112,33 +118,55 @@ impl Judge {
         self.judged = now;
         let mut taints = BTreeMap::new();
         for chip in &mut inventory.chips {
-            let (health, action) = self.policy.weigh(vendor, &chip.health);
-            let verdict = self.one(now, &chip.uuid, health, action);
+            let weighed = self.policy.weigh(vendor, &chip.health);
+            let verdict = self.one(now, vendor, &chip.uuid, weighed);
             if let Some(effect) = verdict.taint {
                 taints.insert(chip.uuid.clone(), effect);
             }
             chip.health = verdict.health;
             self.gone.remove(&chip.uuid);
         }
+        for (uuid, case) in self.cases.iter_mut().filter(|(_, case)| case.vendor == Some(vendor)) {
+            case.away = !inventory.chips.iter().any(|chip| chip.uuid == *uuid);
+        }
         for (uuid, gone) in self.gone.iter().filter(|(_, gone)| gone.vendor == vendor) {
-            let evict =
+            let lasts =
                 gone.action == Action::Evict && now.saturating_sub(gone.since) >= self.policy.eviction;
+            // The fault that it had is not over because it went, and what pods were evicted for keeps others away.
+            let evicts = |case: &Case| {
+                case.evicts(now, &self.policy) || matches!(case.tainted, Some((TaintEffect::NoExecute, _)))
+            };
+            let evict = lasts || self.cases.get(uuid).is_some_and(evicts);
             let effect = if evict { TaintEffect::NoExecute } else { TaintEffect::NoSchedule };
-            // What pods were evicted for before it went keeps others away as strongly.
-            let before =
-                self.cases.get(uuid).and_then(|case| case.tainted.as_ref()).map(|(effect, _)| *effect);
-            taints.insert(uuid.clone(), before.map_or(effect, |before| before.max(effect)));
+            taints.insert(uuid.clone(), effect);
         }
         taints
     }
 
-    fn one(&mut self, now: Duration, uuid: &DeviceUuid, health: Health, action: Action) -> Verdict {
-        let fresh =
-            || Case { now: health.clone(), action, since: now, tainted: None, lifted: (0, Duration::ZERO) };
+    fn one(
+        &mut self,
+        now: Duration,
+        vendor: Vendor,
+        uuid: &DeviceUuid,
+        (health, action): (Health, Action),
+    ) -> Verdict {
+        let fresh = || Case {
+            vendor: None,
+            away: false,
+            now: health.clone(),
+            action,
+            since: now,
+            tainted: None,
+            lifted: (0, Duration::ZERO),
+        };
         let case = self.cases.entry(uuid.clone()).or_insert_with(fresh);
-        if std::mem::discriminant(&case.now) != std::mem::discriminant(&health) {
+        // The time that it was away says nothing.
+        if std::mem::take(&mut case.away)
+            || std::mem::discriminant(&case.now) != std::mem::discriminant(&health)
+        {
             case.since = now;
         }
+        case.vendor = Some(vendor);
         (case.now, case.action) = (health, action);
         case.settle(now, &self.policy);
         case.verdict()
@@ -162,11 +190,17 @@ impl Case {
         policy.recovery.saturating_mul(2_u32.saturating_pow(times).min(MOST))
     }
 
+    /// Whether pods are to be evicted for what it has now.
+    fn evicts(&self, now: Duration, policy: &HealthPolicy) -> bool {
+        let lasted = now.saturating_sub(self.since);
+        matches!(self.now, Health::Unhealthy(_)) && self.action == Action::Evict && lasted >= policy.eviction
+    }
+
     fn settle(&mut self, now: Duration, policy: &HealthPolicy) {
         let lasted = now.saturating_sub(self.since);
         match &self.now {
             Health::Unhealthy(_) => {
-                let evict = self.action == Action::Evict && lasted >= policy.eviction;
+                let evict = self.evicts(now, policy);
                 let effect = if evict { TaintEffect::NoExecute } else { TaintEffect::NoSchedule };
                 // What pods were evicted for keeps others away as strongly until it is over.
                 let before = self.tainted.take().map(|(effect, _)| effect);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::judge::ABSENT;
 use crate::hardware::{Fault, Health, Vendor};
 
 /// What a fault means for its chip. Ordered: of several faults the strongest counts.
@@ -96,6 +97,16 @@ impl HealthPolicy {
             return rule.action;
         }
         builtin().iter().find(matches).map_or(Action::NoSchedule, |rule| rule.action)
+    }
+
+    /// What it means that a chip is not there any more. Only rules that name the code itself are meant: who wrote `*` for
+    /// all faults did not think of it.
+    pub(crate) fn action_if_absent(&self, vendor: Vendor) -> Action {
+        let named = |rule: &&HealthRule| {
+            rule.vendor.is_none_or(|of| of == vendor)
+                && rule.codes.iter().any(|code| code.eq_ignore_ascii_case(ABSENT))
+        };
+        self.rules.iter().find(named).map_or(Action::NoSchedule, |rule| rule.action)
     }
 
     /// A chip's health without the faults that are ignored, and what the rest of them means.

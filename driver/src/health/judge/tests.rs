@@ -167,10 +167,14 @@ fn a_chip_that_is_gone_and_held_is_judged_by_the_table_until_it_is_back_or_given
     let uuid = whole.chips[0].uuid.clone();
     let mut rest = whole.clone();
     rest.chips.remove(0);
+    let any = HealthRule { vendor: None, codes: vec!["*".to_owned()], action: Action::Evict };
+    let all = HealthPolicy { rules: vec![any], ..HealthPolicy::default() };
     for (policy, effect, next) in [
         (absent(Action::Evict), TaintEffect::NoExecute, Some(at(40))),
         (absent(Action::NoSchedule), TaintEffect::NoSchedule, None),
         (absent(Action::Ignore), TaintEffect::NoSchedule, None),
+        // Whoever wrote this meant faults.
+        (all, TaintEffect::NoSchedule, None),
         (HealthPolicy::default(), TaintEffect::NoSchedule, None),
     ] {
         let mut judge = Judge::new(policy);
@@ -205,6 +209,45 @@ fn who_was_evicted_for_a_fault_is_not_let_back_because_the_chip_is_gone() {
     rest.chips.remove(0);
     let taints = life.judge.judge(Duration::from_secs(life.now + 1), &mut rest);
     assert_eq!(taints.get(&uuid).copied(), EVICTED);
+}
+
+#[test]
+fn a_fault_goes_on_while_its_chip_is_gone() {
+    let mut life = Life::of(evicting());
+    let uuid = life.inventory.chips[0].uuid.clone();
+    life.taint(0, &sick());
+    let mut rest = life.inventory.clone();
+    rest.chips.remove(0);
+    let began = life.now;
+    let at = |second: u64| Duration::from_secs(began + second);
+    life.judge.judge(at(12), &mut rest);
+    life.judge.miss(at(12), Vendor::Ascend, [&uuid]);
+    assert_eq!(life.judge.next(), Some(at(30)));
+    assert_eq!(life.judge.judge(at(29), &mut rest).get(&uuid).copied(), SCHEDULED_NO_MORE);
+    assert_eq!(life.judge.judge(at(30), &mut rest).get(&uuid).copied(), EVICTED);
+}
+
+#[test]
+fn the_time_that_a_chip_was_away_says_nothing_of_its_health() {
+    let mut life = Life::of(evicting());
+    let mut rest = life.inventory.clone();
+    rest.chips.remove(0);
+    let mut away = |life: &mut Life, seconds: u64| {
+        life.now += seconds;
+        life.judge.judge(Duration::from_secs(life.now), &mut rest);
+    };
+    // Well for a moment, away, and back: that is not well for a minute.
+    life.taint(0, &sick());
+    life.taint(1, &Health::Healthy);
+    away(&mut life, 70);
+    assert_eq!(life.taint(1, &Health::Healthy), SCHEDULED_NO_MORE);
+    assert_eq!(life.next(), Some(60));
+    assert_eq!(life.taint(60, &Health::Healthy), None);
+    // Nor is a fault that comes back with its chip one that has lasted.
+    life.taint(4000, &sick());
+    away(&mut life, 70);
+    assert_eq!(life.taint(1, &sick()), SCHEDULED_NO_MORE);
+    assert_eq!(life.taint(30, &sick()), EVICTED);
 }
 
 #[test]
