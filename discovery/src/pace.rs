@@ -10,7 +10,8 @@ use vnpu_driver::hardware::{Health, Inventory};
 pub(crate) const BELIEVED: Duration = Duration::from_secs(60);
 
 /// Reasons of problems that are questions without an answer.
-const SILENCE: [&str; 4] = ["vendor_call_failed", "vendor_call_hangs", "gpu_lost", "version_mismatch"];
+const SILENCE: [&str; 5] =
+    ["vendor_call_failed", "vendor_call_hangs", "gpu_lost", "reset_required", "version_mismatch"];
 
 /// When everything was asked last, and of which library.
 pub(crate) struct Pace<L> {
@@ -84,8 +85,7 @@ mod tests {
                 Problem { object: String::new(), message: String::new(), reason: reason.to_owned() };
             Some(Inventory { problems: vec![problem], ..found() })
         };
-        for (seen, brief) in
-            [(None, false), (with("vendor_call_failed"), false), (with("share_switch_off"), true)]
+        for (seen, brief) in [(None, false), (with("vendor_call_failed"), false), (with("whole_only"), true)]
         {
             pace.looked(false, &library, Some(&found()));
             pace.looked(true, &library, seen.as_ref());

@@ -88,7 +88,10 @@ impl Inventories {
         let mut parts = self.parts.clone();
         serve(&mut parts);
         for part in &mut parts {
-            part.taints = judge.judge(now, &mut part.served);
+            part.taints = match part.look {
+                Look::Seen(_) => judge.judge(now, &mut part.served),
+                Look::Pending | Look::Missing => judge.blind(now, part.served.vendor),
+            };
         }
         Self { parts }
     }

@@ -50,11 +50,16 @@ impl HealthJudge {
         judged
     }
 
-    /// Chips that were tainted when this process began: they have to be well for a while first.
-    pub fn remember(&self, tainted: &[(DeviceUuid, TaintEffect)]) {
+    /// Chips that were tainted when this process began: they have to be well for a while first. Without an effect, one that
+    /// was gone, and pods evicted from it.
+    pub fn remember(&self, tainted: &[(DeviceUuid, Option<TaintEffect>)]) {
         let now = self.began.elapsed();
         let mut judge = self.judge();
         for (uuid, effect) in tainted {
+            let Some(effect) = effect else {
+                judge.remember_gone(uuid);
+                continue;
+            };
             tracing::info!(%uuid, "the chip was tainted before: it has to be well for a while first");
             judge.remember(now, uuid, *effect);
         }
@@ -62,13 +67,16 @@ impl HealthJudge {
         self.changed.notify_one();
     }
 
-    /// Claims hold these chips of a vendor, and they are not there any more. Whether that is news.
-    pub fn miss(&self, vendor: Vendor, chips: &[Chip]) -> bool {
-        let news = self.judge().miss(self.began.elapsed(), vendor, chips.iter().map(|chip| &chip.uuid));
+    /// Claims hold these chips of a vendor, and they are not there any more; their taints.
+    pub fn miss(&self, vendor: Vendor, chips: &[Chip]) -> BTreeMap<DeviceUuid, TaintEffect> {
+        let mut judge = self.judge();
+        let news = judge.miss(self.began.elapsed(), vendor, chips.iter().map(|chip| &chip.uuid));
+        let taints = judge.missed(vendor).collect();
+        drop(judge);
         if news {
             self.changed.notify_one();
         }
-        news
+        taints
     }
 
     fn next(&self) -> Instant {

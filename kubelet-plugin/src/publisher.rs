@@ -28,7 +28,7 @@ use vnpu_kube_types::slice::{NodeOwner, key_of};
 use vnpu_kube_types::sync::{SliceWrite, sync};
 use vnpu_telemetry::Readiness;
 
-use crate::hardware::{Inventories, Look, Standing};
+use crate::hardware::{Inventories, Standing};
 use crate::node::Node;
 
 /// Changes are gathered for so long before they are written: hardware that fails does so piece by piece.
@@ -284,14 +284,12 @@ impl Publisher {
         inventory: &Inventory,
     ) -> BTreeMap<DeviceName, TaintEffect> {
         let (_, vanished) = self.node.held(pool, inventory);
-        // Where the library is away, nothing says that the chips are.
-        let looked = matches!(seen.look(pool), Some(Look::Seen(_)));
-        self.node.health.miss(inventory.vendor, if looked { &vanished } else { &[] });
+        let gone = self.node.health.miss(inventory.vendor, &vanished);
         let mut sick = seen.tainted(pool);
         // Another chip may have the place now.
         let places = |chip: &&Chip| inventory.chips.iter().all(|there| there.name() != chip.name());
         for chip in vanished.iter().filter(places) {
-            sick.extend(seen.taint(&chip.uuid).map(|effect| (chip.name(), effect)));
+            sick.extend(gone.get(&chip.uuid).map(|effect| (chip.name(), *effect)));
         }
         sick
     }
@@ -426,21 +424,20 @@ impl Publisher {
     }
 }
 
-/// Chips that slices say are unhealthy, and how much. One that was only not there is not meant, unless pods are evicted
-/// from it.
-fn tainted<'a>(observed: impl Iterator<Item = &'a ResourceSlice>) -> Vec<(DeviceUuid, TaintEffect)> {
+/// Chips that slices say are unhealthy, and how much; without an effect, those that were not there, where pods were
+/// evicted from them.
+fn tainted<'a>(observed: impl Iterator<Item = &'a ResourceSlice>) -> Vec<(DeviceUuid, Option<TaintEffect>)> {
     let devices = observed.flat_map(|slice| slice.spec.devices.iter().flatten());
     let chips =
         devices.filter(|device| !matches!(device.name.parse(), Ok(DeviceName::Module { .. }) | Err(_)));
     let tainted = chips.filter_map(|device| {
-        let ours = |taint: &&DeviceTaint| {
-            taint.key == UNHEALTHY_TAINT
-                && (taint.value.as_deref() == Some("unhealthy") || taint.effect == "NoExecute")
-        };
+        let ours = |taint: &&DeviceTaint| taint.key == UNHEALTHY_TAINT;
         let taint = device.taints.iter().flatten().find(ours)?;
-        let effect = match taint.effect.as_str() {
-            "NoExecute" => TaintEffect::NoExecute,
-            _ => TaintEffect::NoSchedule,
+        let effect = match (taint.value.as_deref(), taint.effect.as_str()) {
+            (Some("unhealthy"), "NoExecute") => Some(TaintEffect::NoExecute),
+            (Some("unhealthy"), _) => Some(TaintEffect::NoSchedule),
+            (_, "NoExecute") => None,
+            _ => return None,
         };
         let uuid = device.attributes.as_ref()?.get("uuid")?.string.as_deref()?;
         Some((DeviceUuid::new(uuid).ok()?, effect))

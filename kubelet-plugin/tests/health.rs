@@ -267,7 +267,7 @@ async fn pods_are_evicted_from_a_chip_that_is_gone_when_the_table_says_so_and_it
         bench.api.share(1, "chip-0-1", "4Gi", "10");
         let rule = HealthRule { vendor: None, codes: vec!["absent".to_owned()], action };
         let policy = HealthPolicy { rules: vec![rule], ..HealthPolicy::default() };
-        let plugin = Plugin::start_judging(&mut bench, Duration::from_secs(3600), policy).await;
+        let plugin = Plugin::start_judging(&mut bench, Duration::from_secs(3600), policy.clone()).await;
         published(&bench).await;
         prepare(&plugin.node, &name(1)).await.unwrap();
         let gone = bench.hardware.inventory.lock().unwrap().chips.remove(1);
@@ -291,6 +291,15 @@ async fn pods_are_evicted_from_a_chip_that_is_gone_when_the_table_says_so_and_it
         assert!(action != Action::Evict || lasted.contains(&took), "{took:?}");
         tokio::time::sleep(Duration::from_secs(300)).await;
         assert_eq!(taints(&bench), set_of(&[&format!("chip-0-1 absent {later}")]));
+
+        // A plugin that starts anew goes on with it.
+        plugin.stop.cancel();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _plugin = Plugin::start_judging(&mut bench, Duration::from_secs(3600), policy.clone()).await;
+        let writes = bench.api.slice_writes.lock().unwrap().len();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(taints(&bench), set_of(&[&format!("chip-0-1 absent {later}")]));
+        assert_eq!(bench.api.slice_writes.lock().unwrap().len(), writes, "nothing was lifted for a moment");
 
         // Another card in its place has done nothing.
         let uuid = DeviceUuid::new("another-card").unwrap();

@@ -6,7 +6,7 @@ use vnpu_driver::hardware::{Chip, Fault, Health, PciAddress, Traits};
 use vnpu_driver::id::DeviceUuid;
 use vnpu_driver::quantity::Bytes;
 
-use super::dcmi::{Answer, ChipInfo, Dcmi, NOT_SUPPORTED, NOT_THERE, Refusal, Slot};
+use super::dcmi::{Answer, ChipInfo, Dcmi, NOT_READY, NOT_SUPPORTED, NOT_THERE, Refusal, Slot};
 use super::whole;
 use crate::error::VendorLibrary;
 use crate::sysfs;
@@ -65,6 +65,11 @@ impl Unanswered {
         Health::Unknown(self.message())
     }
 
+    /// Whether it may be answered soon.
+    pub(super) fn may_pass(self) -> bool {
+        matches!(self.why, Why::Hangs | Why::Code(NOT_READY))
+    }
+
     pub(super) fn unsupported(self) -> bool {
         matches!(self.why, Why::Absent | Why::Code(NOT_SUPPORTED))
     }
@@ -103,9 +108,9 @@ impl<D: Dcmi> Look<'_, D> {
 
     /// The chip in a slot; `None` for a device that is no NPU.
     pub(super) fn chip(&self, before: Option<&Chip>) -> Result<Option<Chip>, Flaw> {
-        // An administrator who switches sharing on waits for it, and an address that was not told is asked for again.
-        let off = |chip: &Chip| chip.traits.whole_only.as_deref() == Some(whole::SWITCH_OFF);
-        if let Some(before) = before.filter(|before| self.brief && before.pci.is_some() && !off(before))
+        // An administrator who switches sharing on waits for it; and what was not told is asked again.
+        let open = |chip: &Chip| chip.traits.whole_only.as_ref().is_some_and(|why| why != whole::UNSUPPORTED);
+        if let Some(before) = before.filter(|before| self.brief && before.pci.is_some() && !open(before))
             && uuid(self.ask("dcmi_get_device_die_v2", |d: &D| d.vdie(self.slot))?)? == before.uuid
         {
             return Ok(Some(Chip { phys_id: self.phys_id()?, health: self.health(), ..before.clone() }));

@@ -60,7 +60,7 @@ pub(crate) fn scan<D: Dcmi>(
         known.policy = pass.policy(known.policy);
         match pass.global("dcmi_get_driver_version", |d: &D| d.driver_version()) {
             Ok(version) => known.driver_version = version,
-            Err(unanswered) => known.unanswered |= !unanswered.unsupported(),
+            Err(unanswered) => known.unanswered |= unanswered.may_pass(),
         }
     }
     let mut found = Found::<Slot>::default();
@@ -163,8 +163,9 @@ impl<D: Dcmi> Pass<'_, D> {
         match self.ask("dcmi_get_device_info", slot, move |d: &D| d.super_pod(slot)) {
             Ok(u32::MAX) => Ok(None),
             Ok(id) => Ok(Some(id)),
-            Err(unanswered) if unanswered.unsupported() => Ok(None),
-            Err(_) => Err(()),
+            Err(unanswered) if unanswered.may_pass() => Err(()),
+            // Hardware without super-pods refuses the question, with whatever code.
+            Err(_) => Ok(None),
         }
     }
 

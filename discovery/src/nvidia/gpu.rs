@@ -50,8 +50,17 @@ impl Unanswered {
         }
     }
 
+    /// Whether it may be answered soon.
+    pub(super) fn may_pass(self) -> bool {
+        match self.why {
+            Why::Refused(refusal) => refusal.is_stale(),
+            Why::Hangs => true,
+        }
+    }
+
     pub(super) fn reason(self) -> &'static str {
         match self.why {
+            Why::Refused(Refusal::Code(code::RESET_REQUIRED)) => "reset_required",
             Why::Refused(Refusal::Code(code::GPU_IS_LOST)) => "gpu_lost",
             Why::Refused(Refusal::Code(code::VERSION_MISMATCH)) => "version_mismatch",
             Why::Refused(_) => "vendor_call_failed",

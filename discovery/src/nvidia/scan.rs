@@ -109,11 +109,14 @@ impl Pass<'_> {
         if !self.brief {
             match self.ask("nvmlSystemGetDriverVersion", None, Library::driver_version) {
                 Ok(version) => known.driver_version = version,
-                Err(_) => known.unanswered = true,
+                // Without it containers get none of the driver's libraries.
+                Err(unanswered) => {
+                    known.unanswered |= unanswered.may_pass() || known.driver_version.is_empty();
+                }
             }
             match self.ask("nvmlSystemGetCudaDriverVersion_v2", None, Library::cuda_version) {
                 Ok(version) => known.cuda_version = format!("{}.{}", version / 1000, version % 1000 / 10),
-                Err(_) => known.unanswered = true,
+                Err(unanswered) => known.unanswered |= unanswered.may_pass(),
             }
         }
         let mut found = Found::<Place>::default();
@@ -266,6 +269,7 @@ impl Pass<'_> {
         let (mut seen, mut of, mut any) = (Vec::new(), Vec::new(), false);
         for number in 0..most {
             let place = (index, number.saturating_add(1));
+            let before = of.len();
             let handle = self
                 .ask("nvmlDeviceGetMigDeviceHandleByIndex", Some(place), move |l| l.instance(gpu, number));
             let chip = match handle {
@@ -277,6 +281,9 @@ impl Pass<'_> {
             match chip {
                 Ok((handle, chip)) => seen.push((place, handle, chip)),
                 Err(flaw) => {
+                    // Where that had no answer, it is in the GPU instance in which it was.
+                    let was = known.chips.get(&place).and_then(|chip| chip.traits.partition.as_ref());
+                    of.extend(was.filter(|_| of.len() == before).map(|part| part.gpu_instance));
                     if let Some(health) = self.flaw(place, flaw) {
                         found.carry(place, &known.chips, &health);
                     }

@@ -53,6 +53,8 @@ pub struct Judge {
     cases: BTreeMap<DeviceUuid, Case>,
     /// Chips that claims hold and that are not there any more.
     gone: BTreeMap<DeviceUuid, Gone>,
+    /// Chips that were gone, and pods evicted from them, before this process began.
+    gone_before: BTreeSet<DeviceUuid>,
     /// When it judged last.
     judged: Duration,
 }
@@ -63,12 +65,20 @@ struct Gone {
     vendor: Vendor,
     since: Duration,
     action: Action,
+    /// Pods are evicted from it.
+    evicts: bool,
 }
 
 impl Judge {
     /// No chip is known.
     pub const fn new(policy: HealthPolicy) -> Self {
-        Self { policy, cases: BTreeMap::new(), gone: BTreeMap::new(), judged: Duration::ZERO }
+        Self {
+            policy,
+            cases: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            gone_before: BTreeSet::new(),
+            judged: Duration::ZERO,
+        }
     }
 
     /// A chip was tainted before this process began: it has to be well for a while first, and a fault that is there now
@@ -76,7 +86,7 @@ impl Judge {
     pub fn remember(&mut self, now: Duration, uuid: &DeviceUuid, effect: TaintEffect) {
         let case = self.cases.entry(uuid.clone()).or_insert_with(|| Case {
             vendor: None,
-            away: false,
+            away: true,
             now: Health::Healthy,
             action: Action::Ignore,
             since: now,
@@ -88,6 +98,12 @@ impl Judge {
             let (now, why) = case.tainted.take().unwrap_or_else(|| (effect, before()));
             case.tainted = Some((now.max(effect), why));
         }
+    }
+
+    /// A chip was gone before this process began, and pods were evicted from it: where the rules still say so, that goes on
+    /// until it is back.
+    pub fn remember_gone(&mut self, uuid: &DeviceUuid) {
+        self.gone_before.insert(uuid.clone());
     }
 
     /// These chips of a vendor are held by claims and not there any more: pods may have to be evicted from them, by what
@@ -105,7 +121,8 @@ impl Judge {
         let kept = self.gone.len();
         let action = self.policy.action_if_absent(vendor);
         for uuid in chips {
-            self.gone.entry(uuid.clone()).or_insert(Gone { vendor, since: now, action });
+            let evicts = action == Action::Evict && self.gone_before.contains(uuid);
+            self.gone.entry(uuid.clone()).or_insert(Gone { vendor, since: now, action, evicts });
         }
         forgotten || kept != self.gone.len()
     }
@@ -125,22 +142,40 @@ impl Judge {
             }
             chip.health = verdict.health;
             self.gone.remove(&chip.uuid);
+            self.gone_before.remove(&chip.uuid);
         }
         for (uuid, case) in self.cases.iter_mut().filter(|(_, case)| case.vendor == Some(vendor)) {
             case.away = !inventory.chips.iter().any(|chip| chip.uuid == *uuid);
         }
-        for (uuid, gone) in self.gone.iter().filter(|(_, gone)| gone.vendor == vendor) {
-            let lasts =
-                gone.action == Action::Evict && now.saturating_sub(gone.since) >= self.policy.eviction;
-            // The fault that it had is not over because it went, and what pods were evicted for keeps others away.
-            let evicts = |case: &Case| {
-                case.evicts(now, &self.policy) || matches!(case.tainted, Some((TaintEffect::NoExecute, _)))
-            };
-            let evict = lasts || self.cases.get(uuid).is_some_and(evicts);
-            let effect = if evict { TaintEffect::NoExecute } else { TaintEffect::NoSchedule };
-            taints.insert(uuid.clone(), effect);
+        let policy = &self.policy;
+        for (uuid, gone) in self.gone.iter_mut().filter(|(_, gone)| gone.vendor == vendor) {
+            gone.evicts |= gone.action == Action::Evict && now.saturating_sub(gone.since) >= policy.eviction;
+            // The fault that it had is not over because it went.
+            if let Some(case) = self.cases.get_mut(uuid).filter(|case| case.evicts(now, policy)) {
+                case.tainted = Some((TaintEffect::NoExecute, case.now.clone()));
+            }
         }
+        taints.extend(self.missed(vendor));
         taints
+    }
+
+    /// Nothing can be seen of a vendor's chips now, its library is not there: nobody is evicted for what is not seen, and
+    /// what was evicted for stays. The taints of those that are [missed](Self::miss).
+    pub fn blind(&mut self, now: Duration, vendor: Vendor) -> BTreeMap<DeviceUuid, TaintEffect> {
+        self.judged = now;
+        self.cases.values_mut().filter(|case| case.vendor == Some(vendor)).for_each(|case| case.away = true);
+        self.gone.values_mut().filter(|gone| gone.vendor == vendor).for_each(|gone| gone.since = now);
+        self.missed(vendor).collect()
+    }
+
+    /// The taints of a vendor's chips that are [missed](Self::miss), as of the last look.
+    pub fn missed(&self, vendor: Vendor) -> impl Iterator<Item = (DeviceUuid, TaintEffect)> {
+        self.gone.iter().filter(move |(_, gone)| gone.vendor == vendor).map(|(uuid, gone)| {
+            // What pods were evicted for keeps others away.
+            let before = self.cases.get(uuid).and_then(|case| case.tainted.as_ref());
+            let evicts = gone.evicts || before.is_some_and(|(effect, _)| *effect == TaintEffect::NoExecute);
+            (uuid.clone(), if evicts { TaintEffect::NoExecute } else { TaintEffect::NoSchedule })
+        })
     }
 
     fn one(

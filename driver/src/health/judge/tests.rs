@@ -225,6 +225,8 @@ fn a_fault_goes_on_while_its_chip_is_gone() {
     assert_eq!(life.judge.next(), Some(at(30)));
     assert_eq!(life.judge.judge(at(29), &mut rest).get(&uuid).copied(), SCHEDULED_NO_MORE);
     assert_eq!(life.judge.judge(at(30), &mut rest).get(&uuid).copied(), EVICTED);
+    life.now = began + 31;
+    assert_eq!(life.taint(0, &sick()), EVICTED, "nor is it lifted because the chip is back with it");
 }
 
 #[test]
@@ -248,6 +250,51 @@ fn the_time_that_a_chip_was_away_says_nothing_of_its_health() {
     away(&mut life, 70);
     assert_eq!(life.taint(1, &sick()), SCHEDULED_NO_MORE);
     assert_eq!(life.taint(30, &sick()), EVICTED);
+}
+
+#[test]
+fn what_cannot_be_seen_is_not_evicted_from_and_what_was_stays() {
+    let rule = HealthRule { vendor: None, codes: vec![ABSENT.to_owned()], action: Action::Evict };
+    let policy = HealthPolicy { rules: vec![rule], ..HealthPolicy::default() };
+    let (at, whole) = (Duration::from_secs, dual(1));
+    let [first, second] = [0, 1].map(|place: usize| whole.chips[place].uuid.clone());
+    let mut none = whole.clone();
+    none.chips.clear();
+    let mut judge = Judge::new(policy.clone());
+    judge.judge(at(0), &mut whole.clone());
+    judge.miss(at(1), Vendor::Ascend, [&first]);
+    judge.judge(at(31), &mut none);
+    judge.miss(at(31), Vendor::Ascend, [&first, &second]);
+    for second_of_it in [40, 60, 100] {
+        let taints = judge.blind(at(second_of_it), Vendor::Ascend);
+        assert_eq!([taints[&first], taints[&second]], [TaintEffect::NoExecute, TaintEffect::NoSchedule]);
+    }
+    assert_eq!(judge.judge(at(129), &mut none)[&second], TaintEffect::NoSchedule);
+    assert_eq!(judge.judge(at(130), &mut none)[&second], TaintEffect::NoExecute);
+
+    // A process that begins anew goes on with that, as long as the rules say so, and until the chip is back: well, it is
+    // no sick one.
+    for (policy, effect) in
+        [(policy, TaintEffect::NoExecute), (HealthPolicy::default(), TaintEffect::NoSchedule)]
+    {
+        let mut anew = Judge::new(policy);
+        anew.judge(at(0), &mut none);
+        anew.remember_gone(&first);
+        anew.miss(at(1), Vendor::Ascend, [&first]);
+        assert_eq!(anew.judge(at(1), &mut none)[&first], effect);
+        assert!(anew.judge(at(2), &mut whole.clone()).is_empty());
+        anew.miss(at(3), Vendor::Ascend, [&first]);
+        assert_eq!(anew.judge(at(3), &mut none)[&first], TaintEffect::NoSchedule);
+    }
+}
+
+#[test]
+fn a_chip_that_is_seen_late_after_a_start_was_not_well_until_then() {
+    let mut life = Life::of(HealthPolicy::default());
+    let uuid = life.inventory.chips[0].uuid.clone();
+    life.judge.remember(Duration::from_secs(life.now), &uuid, TaintEffect::NoExecute);
+    assert_eq!(life.taint(120, &Health::Healthy), EVICTED);
+    assert_eq!(life.taint(60, &Health::Healthy), None);
 }
 
 #[test]
